@@ -1,0 +1,3 @@
+"""StreamVLM."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,6 @@
+"""`python -m streamvlm`."""
+
+from streamvlm.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""VisualTokens → fewer VisualTokens. One file per method."""

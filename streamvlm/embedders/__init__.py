@@ -1,0 +1,1 @@
+"""Clip or text → search keys. One file per encoder family."""

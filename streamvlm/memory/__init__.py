@@ -1,0 +1,1 @@
+"""VisualTokens → MemoryRecord → Evidence: a durable store on disk with a FAISS index."""

@@ -1,0 +1,1 @@
+"""Clip → VisualTokens, and Evidence → words. One file per video-LLM family."""

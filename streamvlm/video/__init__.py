@@ -1,0 +1,1 @@
+"""URI → Frame → Clip: everything of one stream that must happen in order."""

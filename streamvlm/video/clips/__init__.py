@@ -1,0 +1,1 @@
+"""Group frames into clips. One file per method."""

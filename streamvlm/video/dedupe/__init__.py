@@ -1,0 +1,1 @@
+"""Frame filters: drop frames that show nothing new. One file per method."""
