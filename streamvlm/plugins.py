@@ -106,6 +106,31 @@ def _fits(value: Any, hint: Any) -> bool:
     return not isinstance(hint, type) or isinstance(value, hint)
 
 
+def check_options(label: str, maker: type[Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that a constructor would not take, before anything is built.
+
+    Args:
+        label: what to call the thing in messages.
+        maker: a class whose constructor's signature is the schema.
+        options: names and values as read from a configuration.
+
+    Raises:
+        BadOption: an option is unknown, of the wrong type, or missing.
+    """
+    known = inspect.signature(maker).parameters
+    hints = typing.get_type_hints(maker.__init__)
+    for option, value in options.items():
+        if option not in known:
+            raise BadOption(f"{label} has no option {option!r}{nearest(option, known)}")
+        if not _fits(value, hints.get(option, Any)):
+            wanted = hints[option]
+            wanted = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+            raise BadOption(f"{label}: {option} must be {wanted}, found {value!r}")
+    for option, parameter in known.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise BadOption(f"{label} needs the option {option!r}")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A plug-in not built yet: cheap to make, to check, to print, to send to another process.
@@ -123,19 +148,7 @@ class Recipe:
     """Arguments of its constructor."""
 
     def __post_init__(self) -> None:
-        maker = find(self.kind, self.name)
-        known = inspect.signature(maker).parameters
-        hints = typing.get_type_hints(maker.__init__)
-        for option, value in self.options.items():
-            label = f"{self.kind}/{self.name}"
-            if option not in known:
-                raise BadOption(f"{label} has no option {option!r}{nearest(option, known)}")
-            if not _fits(value, hints.get(option, Any)):
-                wanted = getattr(hints[option], "__name__", str(hints[option]))
-                raise BadOption(f"{label}: {option} must be {wanted}, found {value!r}")
-        for option, parameter in known.items():
-            if parameter.default is parameter.empty and option not in self.options:
-                raise BadOption(f"{self.kind}/{self.name} needs the option {option!r}")
+        check_options(f"{self.kind}/{self.name}", self.plugin, self.options)
 
     @property
     def plugin(self) -> type[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from streamvlm.types import Clip, Coverage, Evidence, Frame, Query, VisualTokens, Word
+from streamvlm.types import Clip, Evidence, Frame, Query, VisualTokens, Word
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,8 +62,8 @@ class Encoder(Protocol):
     def model(self) -> str:
         """Fingerprint of weights and preprocessing: equal means tokens are interchangeable."""
 
-    def __call__(self, clip: Clip) -> VisualTokens:
-        """Encode one clip to dense tokens."""
+    def encode(self, clip: Clip) -> VisualTokens:
+        """Turn one clip into dense tokens."""
 
 
 @runtime_checkable
@@ -103,12 +103,5 @@ class Embedder(Protocol):
 class Answerer(Protocol):
     """Reads evidence in time order and speaks piece by piece."""
 
-    def __call__(self, query: Query, evidence: Sequence[Evidence]) -> Iterator[Word]:
+    def answer(self, query: Query, evidence: Sequence[Evidence]) -> Iterator[Word]:
         """Answer from the evidence; the first piece comes before the last is known."""
-
-
-class Progress(Protocol):
-    """Is told how far an ingest has come."""
-
-    def __call__(self, stream: str, seconds: float, coverage: Coverage | None) -> None:
-        """`seconds` of stream time are in memory; `coverage` comes with the last call."""

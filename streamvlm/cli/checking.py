@@ -1,0 +1,52 @@
+"""The commands that look at what is there: verify, plugins."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamvlm import plugins as registry
+from streamvlm.cli import show
+from streamvlm.cli.options import AsJson
+from streamvlm.memory.store import Memory
+from streamvlm.verify import verify as verify_memory
+
+
+def verify(
+    memory: Annotated[Path, typer.Argument(help="A memory folder.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Open the sources again and compare every frame that a memory cites."""
+    fine = True
+    with Memory.open(memory, writable=False) as opened:
+        for verdict in verify_memory(opened):
+            fine &= verdict.ok
+            if as_json:
+                show.line({**asdict(verdict), "ok": verdict.ok})
+                continue
+            word = "ok" if verdict.ok else "FAILED"
+            show.out.print(
+                f"{word}: {verdict.stream}  {verdict.matched} of {verdict.frames} frames match",
+                style=None if verdict.ok else "red",
+                markup=False,
+            )
+            for problem in verdict.problems:
+                show.failure(problem)
+    if not fine:
+        raise typer.Exit(1)
+
+
+def plugins(as_json: AsJson = False) -> None:
+    """List what can be chosen: a line for each plug-in, with its paper."""
+    for kind in registry.KINDS:
+        if not as_json:
+            show.out.print(kind, style="bold")
+        for name in registry.names(kind):
+            about = registry.summary(kind, name)
+            if as_json:
+                show.line({"kind": kind, "name": name, "summary": about})
+            else:
+                show.out.print(f"  {name:<16} {about}", markup=False)

@@ -1,0 +1,157 @@
+"""YAML → Config → checked → a StreamVLM.
+
+A configuration is two levels deep: a section for each part, and in it the part's own options. A
+section of plug-ins has a `name`; what else may be written is that plug-in's constructor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from streamvlm.engine import Limits, Stages, Storage, StreamVLM
+from streamvlm.errors import ConfigError
+from streamvlm.plugins import Recipe, check_options, names, nearest
+from streamvlm.video.sources import Sampling
+
+_SECTIONS = {
+    "dedupe": "dedupe",
+    "clips": "clips",
+    "model": "models",
+    "compressor": "compressors",
+    "embedder": "embedders",
+}
+"""Each section that chooses a plug-in, and the kind it chooses from."""
+
+_SETTINGS: Mapping[str, type[Any]] = {"source": Sampling, "memory": Storage, "answer": Limits}
+"""Each section that has options only, and the dataclass whose fields they are."""
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which parts, with which options; checked when made, before any weight is loaded.
+
+    Raises:
+        ConfigError: when made, if the parts do not fit together.
+    """
+
+    recipes: Mapping[str, Recipe]
+    """The plug-in of each section: dedupe, clips, model, compressor, embedder."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """The section `source`."""
+    storage: Storage = field(default_factory=Storage)
+    """The section `memory`."""
+    limits: Limits = field(default_factory=Limits)
+    """The section `answer`."""
+
+    def __post_init__(self) -> None:
+        model, compressor = self.recipes["model"], self.recipes["compressor"]
+        offered, needed = model.plugin.cues, compressor.plugin.needs
+        if missing := needed - offered:
+            gives = ", ".join(sorted(offered)) or "none"
+            others = [
+                name
+                for name in names("compressors")
+                if Recipe("compressors", name).plugin.needs <= offered
+            ]
+            raise ConfigError(
+                f"{compressor.name} needs the cue {', '.join(sorted(missing))}, which "
+                f"{model.name} does not give (it gives: {gives}); use one of: {', '.join(others)}"
+            )
+
+    def build(self, memory: str | Path | None = None) -> StreamVLM:
+        """A StreamVLM of these parts; each loads its weights when first used.
+
+        Args:
+            memory: the folder to keep what is ingested; None for a temporary one.
+        """
+        stages = Stages(sampling=self.sampling, **self.recipes)
+        return StreamVLM(stages, memory, storage=self.storage, limits=self.limits)
+
+
+def shipped() -> dict[str, Path]:
+    """The configurations that come with StreamVLM: name → file."""
+    folders = (_HERE / "configs", _HERE.parent / "configs")
+    found = next(folder for folder in folders if folder.is_dir())
+    return {path.stem: path for path in sorted(found.glob("*.yaml"))}
+
+
+def _read(config: str | Path) -> dict[str, Any]:
+    known = shipped()
+    path = known.get(str(config), Path(config))
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        hint = nearest(str(config), known)
+        raise ConfigError(f"there is no configuration {str(config)!r}{hint}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"{path} cannot be read as YAML: {detail}") from error
+    if not isinstance(sections, dict):
+        raise ConfigError(f"{path} must hold sections such as `model: {{name: …}}`")
+    return sections
+
+
+def _override(sections: dict[str, Any], assignment: str) -> None:
+    """Apply one `section.option=value`."""
+    target, equals, text = assignment.partition("=")
+    section, dot, option = target.strip().partition(".")
+    if not (equals and dot and option):
+        raise ConfigError(f"cannot read {assignment!r}; write it as section.option=value")
+    value = yaml.safe_load(text)
+    current = sections.get(section) or {}
+    if option == "name" and current.get("name") != value:
+        current = {}  # the options of one plug-in mean nothing to another
+    sections[section] = {**current, option: value}
+
+
+def load(config: str | Path = "default", overrides: Sequence[str] = ()) -> Config:
+    """Read and check a configuration. No weights are loaded.
+
+    Args:
+        config: the name of a shipped configuration, or a YAML file. Sections that it leaves out
+            are taken from `default`.
+        overrides: assignments such as `compressor.keep=0.2`, applied in order.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        ConfigError: the file cannot be read, or a section, plug-in or option in it is unknown; the
+            message names the nearest right one.
+    """
+    sections = {**_read("default"), **_read(config)}
+    for assignment in overrides:
+        _override(sections, assignment)
+    for section, options in sections.items():
+        known = (*_SECTIONS, *_SETTINGS)
+        if section not in known:
+            raise ConfigError(f"there is no section {section!r}{nearest(section, known)}")
+        if not isinstance(options, dict):
+            raise ConfigError(f"section {section!r} must be options in braces, found {options!r}")
+    settings = {name: _settings(name, maker, sections) for name, maker in _SETTINGS.items()}
+    return Config(
+        recipes={section: _recipe(section, sections[section]) for section in _SECTIONS},
+        sampling=settings["source"],
+        storage=settings["memory"],
+        limits=settings["answer"],
+    )
+
+
+def _recipe(section: str, options: dict[str, Any]) -> Recipe:
+    kind = _SECTIONS[section]
+    if "name" not in options:
+        raise ConfigError(f"section {section!r} needs a name; one of: {', '.join(names(kind))}")
+    rest = {option: value for option, value in options.items() if option != "name"}
+    return Recipe(kind, options["name"], rest)
+
+
+def _settings(section: str, maker: type[Any], sections: dict[str, Any]) -> Any:
+    check_options(section, maker, sections[section])
+    return maker(**sections[section])

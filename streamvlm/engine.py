@@ -1,0 +1,291 @@
+"""The whole flow in one process: ingest, search, ask."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from streamvlm.errors import BadOption, MemoryStoreError, StreamVLMError
+from streamvlm.ingest import Ingested, Progress, Stages, ingest
+from streamvlm.memory.retrieve import retrieve
+from streamvlm.memory.store import Identity, Memory
+from streamvlm.stopwatch import Stopwatch
+from streamvlm.types import Answer, Coverage, Evidence, Query, Usage, Word
+from streamvlm.verify import Verdict, verify
+from streamvlm.video.sources import expand
+
+NOTHING_FOUND = "Nothing in the memory lies within those limits."
+"""The answer when no record is allowed by the query's streams and times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is read to answer a question, where the question does not say."""
+
+    max_records: int = 8
+    """Records at the most."""
+    max_tokens: int = 4096
+    """Visual tokens at the most."""
+
+    def __post_init__(self) -> None:
+        if self.max_records < 1 or self.max_tokens < 1:
+            raise BadOption("answer: max_records and max_tokens must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How a new memory folder is written."""
+
+    payload: Literal["int8", "raw"] = "int8"
+    """`int8` halves the size; `raw` keeps tokens bit for bit."""
+    sync: Literal["power", "process"] = "power"
+    """What a stored record survives: a power cut, or only the end of the process."""
+
+
+class StreamVLM:
+    """Ask hours of video: `ingest` once, `search` and `ask` as often as you like.
+
+    Use it as a context manager, or call `close` when done.
+
+    Args:
+        stages: the parts of the flow.
+        folder: where the memory is kept; None for a temporary one that goes with this object.
+        storage: how a new memory is written.
+        limits: how much a question may read by default.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        folder: str | Path | None = None,
+        *,
+        storage: Storage | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.stages = stages
+        self._storage, self._limits = storage or Storage(), limits or Limits()
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="streamvlm-")
+            folder = Path(self._temporary.name) / "memory"
+            self._storage = replace(self._storage, sync="process")
+        self.folder = Path(folder)
+        self._reader: Memory | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the memory, and delete it if it was a temporary one."""
+        self._forget_reader()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def ingest(self, uri: str | Path, progress: Progress | None = None) -> list[Ingested]:
+        """Watch a file, a URL, or every video of a folder, and remember it.
+
+        What is in the memory already is not watched again. One bad file never stops a folder.
+
+        Args:
+            uri: what to watch.
+            progress: called after each stored clip.
+
+        Returns:
+            What became of each source, in order; a failed one carries its `error`.
+
+        Raises:
+            StreamVLMError: nothing at all could be ingested; the first reason.
+        """
+        found: list[Ingested] = []
+        first_error: StreamVLMError | None = None
+        sources = expand(str(uri))
+        with self._writer() as memory:
+            for source in sources:
+                try:
+                    found.append(ingest(source, self.stages, memory, progress))
+                except StreamVLMError as error:
+                    first_error = first_error or error
+                    found.append(Ingested(source, error=str(error)))
+        if first_error is not None and all(result.error for result in found):
+            raise first_error
+        return found
+
+    def query(
+        self,
+        text: str,
+        *,
+        streams: Sequence[str] = (),
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Query:
+        """A question with this object's default budget.
+
+        Args:
+            text: the question.
+            streams: only these streams, each by its path, URL or the end of either.
+            since: only what was seen after this second.
+            until: only what was seen before this second.
+        """
+        return Query(
+            text,
+            streams=tuple(streams),
+            since=since,
+            until=until,
+            max_records=self._limits.max_records,
+            max_tokens=self._limits.max_tokens,
+        )
+
+    def search(self, question: str | Query) -> tuple[Evidence, ...]:
+        """The moments that bear on a question; no language model is loaded.
+
+        Args:
+            question: words, or a query with limits.
+
+        Returns:
+            Evidence in time order.
+
+        Raises:
+            MemoryStoreError: there is no memory yet, or it was made by another embedder.
+        """
+        return self._retrieve(self._as_query(question), Stopwatch())
+
+    def ask(self, question: str | Query, on_word: Callable[[Word], None] | None = None) -> Answer:
+        """Answer from the memory. Nothing is decoded or encoded again.
+
+        Args:
+            question: words, or a query with limits.
+            on_word: called with each piece of the answer as it comes.
+
+        Returns:
+            The answer with its evidence, the coverage of every stream it could reach, and usage.
+
+        Raises:
+            MemoryStoreError: there is no memory yet, or other weights made it.
+            ModelError: the weights cannot be loaded.
+        """
+        query, watch = self._as_query(question), Stopwatch()
+        evidence = self._retrieve(query, watch)
+        words: list[Word] = []
+        for word in self._speak(query, evidence, watch):
+            words.append(word)
+            if on_word is not None:
+                on_word(word)
+        sure = sum(math.log(max(word.probability, 1e-12)) for word in words) / max(len(words), 1)
+        return Answer(
+            query=query,
+            text="".join(word.text for word in words).strip(),
+            confidence=math.exp(sure) if evidence else 0.0,
+            evidence=evidence,
+            coverage=self.coverage(query.streams),
+            usage=Usage(
+                tokens_read=sum(len(found.record.tokens) for found in evidence),
+                milliseconds=watch.milliseconds,
+            ),
+        )
+
+    def ask_stream(self, question: str | Query) -> Iterator[Word]:
+        """The words of the answer as they come; closing the iterator stops the model.
+
+        Args:
+            question: words, or a query with limits.
+        """
+        query, watch = self._as_query(question), Stopwatch()
+        return self._speak(query, self._retrieve(query, watch), watch)
+
+    def streams(self) -> list[str]:
+        """The ids of the streams in the memory; none if there is no memory yet."""
+        if self._reader is None and not Memory.exists(self.folder):
+            return []
+        return [info.stream for info in self._memory().streams()]
+
+    def coverage(self, streams: Sequence[str] = ()) -> tuple[Coverage, ...]:
+        """What was watched of each stream; of all streams if none is named."""
+        known = self._memory().streams()
+        return tuple(info.coverage for info in known if not streams or info.stream in streams)
+
+    def verify(self) -> Iterator[Verdict]:
+        """Open every source again and compare each cited frame; loads no weights."""
+        return verify(self._memory())
+
+    def _speak(
+        self, query: Query, evidence: tuple[Evidence, ...], watch: Stopwatch
+    ) -> Iterator[Word]:
+        if not evidence:
+            yield Word(NOTHING_FOUND, 1.0)
+            return
+        with watch.stage("load"):
+            model = self.stages.model
+        with watch.stage("first_word"):
+            words = model.answer(query, evidence)
+            first = next(words, None)
+        if first is not None:
+            yield first
+            yield from watch.items("more_words", words)
+
+    def _retrieve(self, query: Query, watch: Stopwatch) -> tuple[Evidence, ...]:
+        with watch.stage("load"):
+            memory, embedder = self._memory(), self.stages.embedder
+            _expect("embedder", memory.identity.embedder, embedder.model)
+        with watch.stage("embed"):
+            key = embedder.embed_text(query.text)
+        with watch.stage("retrieve"):
+            return retrieve(memory, key, query)
+
+    def _as_query(self, question: str | Query) -> Query:
+        query = self.query(question) if isinstance(question, str) else question
+        if not query.streams:
+            return query
+        known = self.streams()
+        return replace(query, streams=tuple(_match(name, known) for name in query.streams))
+
+    def _memory(self) -> Memory:
+        if self._reader is None:
+            self._reader = Memory.open(self.folder, writable=False)
+        return self._reader
+
+    def _forget_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _writer(self) -> Memory:
+        self._forget_reader()
+        model, embedder = self.stages.model, self.stages.embedder
+        identity = Identity(model.model, embedder.model, embedder.width)
+        if Memory.exists(self.folder):
+            return Memory.open(self.folder, identity, sync=self._storage.sync)
+        return Memory.create(
+            self.folder, identity, payload=self._storage.payload, sync=self._storage.sync
+        )
+
+
+def _expect(part: str, stored: str, configured: str) -> None:
+    if stored != configured:
+        raise MemoryStoreError(
+            f"this memory was made with the {part} {stored}, but the configuration names "
+            f"{configured}; use the configuration it was made with, or ingest into another folder"
+        )
+
+
+def _match(name: str, known: Sequence[str]) -> str:
+    """The one stream that a user means by a name or the end of a path."""
+    wanted = Path(name).parts
+    fitting = [s for s in known if s == name or Path(s).parts[-len(wanted) :] == wanted]
+    if len(fitting) != 1:
+        what = "is not in the memory" if not fitting else "could be any of several streams"
+        some = ", ".join((fitting or list(known))[:5])
+        raise MemoryStoreError(f"{name} {what}; name one of: {some}")
+    return fitting[0]

@@ -1,0 +1,220 @@
+"""The left half of the picture: one source → frames → clips → tokens → memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamvlm.errors import MemoryStoreError, SourceError
+from streamvlm.memory.store import Memory, StreamInfo
+from streamvlm.plugins import Recipe
+from streamvlm.stopwatch import Stopwatch
+from streamvlm.types import Clip, Coverage, MemoryRecord, Usage, VisualTokens
+from streamvlm.video.coverage import CoverageLog
+from streamvlm.video.pictures import frame_hash, thumbnail
+from streamvlm.video.sources import Sampling, SourceIdentity, VideoFile, identify, open_source
+
+if TYPE_CHECKING:
+    from streamvlm.protocols import Answerer, Clipper, Compressor, Embedder, Encoder, FrameFilter
+
+    class VideoLLM(Encoder, Answerer):
+        """The eye and the mouth of one family."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of one source."""
+
+    stream: str
+    """The stream's id, or the URI as given if it could not be opened."""
+    coverage: Coverage | None = None
+    """What of it was watched; None if it failed."""
+    usage: Usage = field(default_factory=Usage)
+    """What it cost; all zero if it was in the memory already."""
+    error: str | None = None
+    """Why it failed, in a sentence, else None."""
+
+
+Progress = Callable[[VideoFile, float], None]
+"""Is told which source is read and how many of its seconds are in the memory."""
+
+
+class Stages:
+    """The parts of the flow, each built when it is first used.
+
+    So `search` loads no language model and `verify` loads no weights at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        sampling: Sampling,
+        dedupe: Recipe,
+        clips: Recipe,
+        model: Recipe,
+        compressor: Recipe,
+        embedder: Recipe,
+    ) -> None:
+        self.sampling = sampling
+        self._dedupe, self._clips, self._model = dedupe, clips, model
+        self._compressor, self._embedder = compressor, embedder
+
+    @cached_property
+    def dedupe(self) -> FrameFilter:
+        """Drops frames that show nothing new."""
+        built: FrameFilter = self._dedupe.build()
+        return built
+
+    @cached_property
+    def clips(self) -> Clipper:
+        """Groups frames into clips."""
+        built: Clipper = self._clips.build()
+        return built
+
+    @cached_property
+    def compressor(self) -> Compressor:
+        """Gives fewer tokens."""
+        built: Compressor = self._compressor.build()
+        return built
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """Makes search keys."""
+        built: Embedder = self._embedder.build()
+        return built
+
+    @cached_property
+    def model(self) -> VideoLLM:
+        """Encodes clips with the cues that the compressor needs, and answers."""
+        cues = tuple(sorted(self._compressor.plugin.needs))
+        options = {**self._model.options, "with_cues": cues}
+        built: VideoLLM = Recipe("models", self._model.name, options).build()
+        return built
+
+    @property
+    def uses_demo_model(self) -> bool:
+        """True if answers come from the checkpoint that ships."""
+        return self._model.options.get("weights", "demo") == "demo"
+
+    @property
+    def settings(self) -> str:
+        """What decides the content of a record, as canonical JSON."""
+        parts = (self._dedupe, self._clips, self._compressor)
+        chosen = {part.kind: {"name": part.name, **part.options} for part in parts}
+        return json.dumps({"source": asdict(self.sampling), **chosen}, sort_keys=True)
+
+
+def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None = None) -> Ingested:
+    """Read one source to its end and store its clips.
+
+    Repeating it adds nothing; after a crash, repeating it completes the memory.
+
+    Args:
+        uri: a file or URL.
+        stages: the parts to use.
+        memory: where records go; must be writable.
+        progress: called after each stored clip.
+
+    Returns:
+        What was watched and what it cost.
+
+    Raises:
+        SourceError: the source cannot be read, or is not the one that was ingested before.
+        MemoryStoreError: the memory cannot be written, or holds the source with other settings.
+    """
+    source = open_source(uri, stages.sampling)
+    identity = identify(uri)
+    known = next((info for info in memory.streams() if info.stream == source.stream), None)
+    if known is not None:
+        _check_known(known, identity, stages.settings)
+        if known.complete:
+            return Ingested(source.stream, known.coverage)
+    info = StreamInfo(
+        stream=source.stream,
+        size=identity.size,
+        digest=identity.digest,
+        recipe=stages.settings,
+        seconds=0.0,
+        coverage=Coverage(source.stream, ()),
+        complete=False,
+    )
+    memory.put_stream(info)
+    watch, log = Stopwatch(), CoverageLog(source.stream)
+    frames = log.saw(watch.items("decode", source))
+    kept = log.kept(watch.items("dedupe", stages.dedupe(frames)))
+    clips = watch.items("clips", stages.clips(kept))
+    stored = 0
+    for record in _records(clips, stages, watch):
+        with watch.stage("store"):
+            memory.append([record])
+        stored += len(record.tokens)
+        if progress is not None:
+            progress(source, record.end)
+    coverage = log.close(source.duration, source.ended_at)
+    if not stored:
+        raise SourceError(f"{uri}: no picture could be decoded; check that the file is complete")
+    with watch.stage("store"):
+        memory.put_stream(replace(info, seconds=coverage.seconds, coverage=coverage, complete=True))
+    usage = Usage(
+        frames_decoded=watch.counts["decode"],
+        frames_kept=watch.counts["dedupe"],
+        tokens_stored=stored,
+        milliseconds=watch.milliseconds,
+    )
+    return Ingested(source.stream, coverage, usage)
+
+
+def _check_known(known: StreamInfo, identity: SourceIdentity, settings: str) -> None:
+    if (known.size, known.digest) != (identity.size, identity.digest):
+        raise SourceError(
+            f"{known.stream} has changed since it was ingested; ingest it into another memory "
+            "folder, or under another name"
+        )
+    if known.recipe != settings:
+        raise MemoryStoreError(
+            f"{known.stream} was ingested with other settings ({known.recipe}); use those, or "
+            "another memory folder"
+        )
+
+
+def _records(clips: Iterator[Clip], stages: Stages, watch: Stopwatch) -> Iterator[MemoryRecord]:
+    previous: VisualTokens | None = None
+    for clip in clips:
+        with watch.stage("encode"):
+            tokens = stages.model.encode(clip)
+        with watch.stage("compress"):
+            tokens = previous = stages.compressor(tokens, previous).without_cues()
+        with watch.stage("embed"):
+            keys = stages.embedder.embed_clip(clip)
+        with watch.stage("picture"):
+            record = MemoryRecord(
+                id=record_id(clip),
+                stream=clip.stream,
+                start=clip.start,
+                end=clip.end,
+                keys=keys,
+                tokens=tokens,
+                frame_seconds=np.array([frame.seconds for frame in clip.frames]),
+                frame_hash=np.array([frame_hash(f.image) for f in clip.frames], dtype=np.uint64),
+                thumbnail=thumbnail(clip.frames[len(clip.frames) // 2].image),
+            )
+        yield record
+
+
+def record_id(clip: Clip) -> str:
+    """The id of a clip's record: the same for the same stretch of the same stream.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    if not math.isfinite(clip.end):
+        raise ValueError(f"a clip needs a finite end, found {clip.end}")
+    place = f"{clip.stream}\n{clip.start:.6f}\n{clip.end:.6f}"
+    return hashlib.blake2b(place.encode(), digest_size=8).hexdigest()

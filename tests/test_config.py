@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+
+from streamvlm.config import load, shipped
+from streamvlm.errors import BadOption, ConfigError, UnknownPlugin
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_every_shipped_configuration_checks_without_loading_weights(name):
+    assert load(name).recipes["model"].name == "llava_onevision"
+
+
+def test_the_shipped_configurations_are_few_and_short():
+    assert set(shipped()) == {"default", "gpu"}
+    assert all(len(path.read_text().splitlines()) <= 30 for path in shipped().values())
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_may_leave_sections_out(tmp_path):
+    config = load(write(tmp_path, "source: {fps: 2.0}\n"))
+    assert config.sampling.fps == 2.0
+    assert config.recipes["compressor"].name == "fastvid"
+
+
+def test_an_override_wins_and_overrides_apply_in_order():
+    config = load(overrides=["compressor.keep=0.2", "compressor.keep=0.3", "source.max_frames=9"])
+    assert config.recipes["compressor"].options["keep"] == 0.3
+    assert config.sampling.max_frames == 9
+
+
+def test_choosing_another_plugin_drops_the_options_of_the_first():
+    config = load(overrides=["clips.name=scenes"])
+    assert "seconds" not in config.recipes["clips"].options
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("sorce: {fps: 1}", ConfigError, "did you mean 'source'"),
+        ("source: {fbs: 1}", BadOption, "did you mean 'fps'"),
+        ("source: {fps: fast}", BadOption, "fps must be float, found 'fast'"),
+        ("source: {fps: -1}", BadOption, "fps"),
+        ("compressor: {name: fastvit}", UnknownPlugin, "did you mean 'fastvid'"),
+        ("compressor: {keep: 0.1}", ConfigError, "needs a name"),
+        ("memory: {payload: int9}", BadOption, "payload"),
+        ("answer: {max_records: 0}", BadOption, "at least 1"),
+        ("dedupe: still", ConfigError, "must be options in braces"),
+        ("- a\n- b", ConfigError, "must hold sections"),
+        ("a: [", ConfigError, "cannot be read as YAML"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_the_nearest_right_name(tmp_path, text, error, message):
+    with pytest.raises(error, match=message):
+        load(write(tmp_path, text))
+
+
+def test_a_missing_configuration_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'default'"):
+        load("defalt")
+
+
+@pytest.mark.parametrize("assignment", ["keep=1", "compressor.keep", "compressor"])
+def test_an_override_must_be_an_assignment(assignment):
+    with pytest.raises(ConfigError, match=r"section\.option=value"):
+        load(overrides=[assignment])
+
+
+def test_a_compressor_that_needs_a_cue_the_model_does_not_give_is_refused(tmp_path, monkeypatch):
+    """By a real plug-in of another package."""
+    (tmp_path / "needy_method.py").write_text(
+        "class Needy:\n"
+        '    """Needs the question; made for this test."""\n'
+        '    needs = frozenset({"question"})\n'
+    )
+    info = tmp_path / "needy-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: needy\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[streamvlm.compressors]\nneedy = needy_method:Needy\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"needy needs the cue question.*use one of: .*fastvid"):
+        load(overrides=["compressor.name=needy"])
