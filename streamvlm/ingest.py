@@ -130,7 +130,7 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
         MemoryStoreError: the memory cannot be written, or holds the source with other settings.
     """
     source = open_source(uri, stages.sampling)
-    identity = identify(uri)
+    identity = identify(uri, allow_local=stages.sampling.allow_local)
     known = next((info for info in memory.streams() if info.stream == source.stream), None)
     if known is not None:
         _check_known(known, identity, stages.settings)

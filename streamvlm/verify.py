@@ -76,12 +76,12 @@ def _cited(memory: Memory, stream: str) -> tuple[dict[float, int], list[str]]:
 
 def _seen(info: StreamInfo, wanted: set[float]) -> dict[float, int]:
     """Second → pixel hash of the wanted frames as the source shows them now."""
-    identity = identify(info.stream)
+    sampling = Sampling(**json.loads(info.recipe)["source"])
+    identity = identify(info.stream, allow_local=sampling.allow_local)
     if (identity.size, identity.digest) != (info.size, info.digest):
         raise SourceError(
             f"{info.stream} was replaced since it was ingested: it had {info.size} bytes with "
             f"digest {info.digest}, now {identity.size} bytes with digest {identity.digest}"
         )
-    sampling = Sampling(**json.loads(info.recipe)["source"])
     frames = open_source(info.stream, sampling)
     return {f.seconds: frame_hash(f.image) for f in frames if f.seconds in wanted}

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FILES = [path for name in ("streamvlm", "scripts", "pipelines") for path in (ROOT / name).rglob("*.py")]
+FILES = [
+    path for name in ("streamvlm", "scripts", "pipelines") for path in (ROOT / name).rglob("*.py")
+]
 
 MOST_LINES_IN_A_FILE = 300
 MOST_LINES_IN_A_FUNCTION = 60

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from streamvlm import __version__
-from streamvlm.cli import checking, show, watching
+from streamvlm.cli import bench, checking, doctor, show, watching
 from streamvlm.errors import ConfigError, StreamVLMError
 
 
@@ -93,6 +93,8 @@ app.command(
 )(watching.search)
 app.command(epilog=_examples("streamvlm verify lobby/"))(checking.verify)
 app.command(epilog=_examples("streamvlm plugins", "streamvlm plugins --json"))(checking.plugins)
+app.command(epilog=_examples("streamvlm doctor"))(doctor.doctor)
+app.command(epilog=_examples("streamvlm bench", "streamvlm bench --seconds 300 --json"))(bench.bench)
 
 
 def main() -> None:

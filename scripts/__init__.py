@@ -1,0 +1,1 @@
+"""Programs around StreamVLM; run those in Python with `python -m scripts.NAME`."""

@@ -1,0 +1,231 @@
+"""The whole flow, on real files, through Python."""
+
+import hashlib
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import streamvlm
+from streamvlm.engine import NOTHING_FOUND
+from streamvlm.errors import BadOption, MemoryStoreError, SourceError
+from streamvlm.memory.store import Memory
+from streamvlm.types import Word
+
+VIDEOS = Path(__file__).parents[2] / "shared" / "videos"
+FAST = ["memory.sync=process"]
+
+
+def contents(folder: Path) -> list[tuple[object, ...]]:
+    """Everything that a memory's records hold, as comparable bytes."""
+    with Memory.open(folder, writable=False) as memory:
+        records = memory.load(memory.ids())
+    return sorted(
+        (
+            record.id,
+            record.stream,
+            record.start,
+            record.end,
+            record.keys.tobytes(),
+            record.tokens.model,
+            record.tokens.features.numpy().tobytes(),
+            record.tokens.position.numpy().tobytes(),
+            record.tokens.seconds.numpy().tobytes(),
+            record.tokens.weight.numpy().tobytes(),
+            record.frame_seconds.tobytes(),
+            record.frame_hash.tobytes(),
+            hashlib.sha256(record.thumbnail).hexdigest(),
+        )
+        for record in records
+    )
+
+
+@pytest.fixture(scope="module")
+def memory_folder(tmp_path_factory, shapes_film) -> Path:
+    folder = tmp_path_factory.mktemp("engine") / "memory"
+    with streamvlm.load(memory=folder, overrides=FAST) as vlm:
+        vlm.ingest(shapes_film)
+    return folder
+
+
+def test_an_answer_comes_with_evidence_coverage_and_usage(memory_folder):
+    with streamvlm.load(memory=memory_folder) as vlm:
+        answer = vlm.ask("Is there a red square?")
+    assert answer.text
+    assert 0 < answer.confidence <= 1
+    assert answer.evidence
+    assert [e.record.start for e in answer.evidence] == sorted(
+        e.record.start for e in answer.evidence
+    )
+    (coverage,) = answer.coverage
+    shares = [coverage.share(kind) for kind in ("sampled", "still", "skipped", "gap")]
+    assert math.isclose(sum(shares), 1.0)
+    assert 0 < answer.usage.tokens_read <= answer.query.max_tokens
+    assert answer.usage.frames_decoded == answer.usage.tokens_stored == 0
+
+
+def test_asking_reads_the_memory_only(memory_folder, tmp_path, shapes_film):
+    """The source may be gone: nothing is decoded or encoded to answer."""
+    copy = shutil.copytree(memory_folder, tmp_path / "copy")
+    with streamvlm.load(memory=copy) as vlm:
+        first, second = vlm.ask("Is there a red square?"), vlm.ask("Is there a red square?")
+    assert first.text == second.text
+    assert not {"decode", "encode"} & set(second.usage.milliseconds)
+
+
+def test_words_stream_and_make_up_the_answer(memory_folder):
+    heard: list[Word] = []
+    with streamvlm.load(memory=memory_folder) as vlm:
+        answer = vlm.ask("When does the red square appear?", on_word=heard.append)
+        streamed = list(vlm.ask_stream("When does the red square appear?"))
+    assert "".join(word.text for word in heard).strip() == answer.text
+    assert heard == streamed
+
+
+def test_the_same_file_gives_the_same_records_twice(memory_folder, tmp_path, shapes_film):
+    with streamvlm.load(memory=tmp_path / "again", overrides=FAST) as vlm:
+        vlm.ingest(shapes_film)
+    assert contents(tmp_path / "again") == contents(memory_folder)
+    assert contents(memory_folder)
+
+
+def test_ingesting_again_costs_nothing_and_adds_nothing(memory_folder, shapes_film):
+    before = contents(memory_folder)
+    with streamvlm.load(memory=memory_folder, overrides=FAST) as vlm:
+        (result,) = vlm.ingest(shapes_film)
+    assert result.usage.frames_decoded == 0
+    assert result.coverage is not None
+    assert contents(memory_folder) == before
+
+
+def test_an_interrupted_ingest_is_completed_by_the_next(memory_folder, tmp_path, shapes_film):
+    def stop(source, seconds):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "memory"
+    with streamvlm.load(memory=folder, overrides=FAST) as vlm:
+        with pytest.raises(KeyboardInterrupt):
+            vlm.ingest(shapes_film, stop)
+        (verdict,) = vlm.verify()
+        assert not verdict.ok
+        assert "interrupted" in verdict.problems[0]
+        vlm.ingest(shapes_film)
+    assert contents(folder) == contents(memory_folder)
+
+
+def test_a_query_is_limited_to_its_time(memory_folder):
+    with streamvlm.load(memory=memory_folder) as vlm:
+        late = vlm.search(vlm.query("a red square", since=16.0))
+        early = vlm.search(vlm.query("a red square", until=8.0))
+        never = vlm.ask(vlm.query("a red square", since=1e6))
+    assert late
+    assert all(found.record.end > 16.0 for found in late)
+    assert early
+    assert all(found.record.start < 8.0 for found in early)
+    assert never.text == NOTHING_FOUND
+    assert never.confidence == 0
+
+
+def test_a_stream_is_named_by_the_end_of_its_path(memory_folder, shapes_film):
+    with streamvlm.load(memory=memory_folder) as vlm:
+        assert vlm.search(vlm.query("a red square", streams=[shapes_film.name]))
+        with pytest.raises(MemoryStoreError, match="is not in the memory"):
+            vlm.search(vlm.query("a red square", streams=["other.mp4"]))
+
+
+def test_a_token_budget_is_kept(memory_folder):
+    with streamvlm.load(memory=memory_folder) as vlm:
+        query = replace(vlm.query("a red square"), max_tokens=20, max_records=8)
+        assert 0 < vlm.ask(query).usage.tokens_read <= 20
+
+
+def test_a_folder_goes_through_although_one_file_is_bad(tmp_path, shapes_film):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "a.mp4").write_text("this is not a video")
+    shutil.copy(shapes_film, folder / "b.mp4")
+    with streamvlm.load() as vlm:
+        bad, good = vlm.ingest(folder)
+    assert bad.error is not None
+    assert "a.mp4" in bad.error
+    assert good.error is None
+    assert good.usage.tokens_stored > 0
+
+
+def test_nothing_but_bad_files_is_an_error(tmp_path):
+    (tmp_path / "a.mp4").write_text("this is not a video")
+    with streamvlm.load() as vlm, pytest.raises(SourceError, match=r"a\.mp4"):
+        vlm.ingest(tmp_path / "a.mp4")
+
+
+def test_there_is_nothing_to_ask_without_a_memory(tmp_path):
+    with (
+        streamvlm.load(memory=tmp_path / "nothing") as vlm,
+        pytest.raises(MemoryStoreError, match="nothing"),
+    ):
+        vlm.ask("Is there a red square?")
+
+
+def test_a_source_that_changed_is_refused(tmp_path, shapes_film):
+    video = tmp_path / "video.mp4"
+    shutil.copy(shapes_film, video)
+    with streamvlm.load(memory=tmp_path / "memory", overrides=FAST) as vlm:
+        vlm.ingest(video)
+        video.write_bytes(video.read_bytes() + b"\0" * 8)
+        with pytest.raises(SourceError, match="has changed since it was ingested"):
+            vlm.ingest(video)
+
+
+def test_other_settings_are_refused(memory_folder, shapes_film):
+    with (
+        streamvlm.load(memory=memory_folder, overrides=["source.fps=2.0"]) as vlm,
+        pytest.raises(MemoryStoreError, match="other settings"),
+    ):
+        vlm.ingest(shapes_film)
+
+
+def test_a_temporary_memory_goes_away(shapes_film):
+    with streamvlm.load() as vlm:
+        vlm.ingest(shapes_film)
+        folder = vlm.folder
+        assert folder.exists()
+    assert not folder.exists()
+
+
+def test_limits_must_be_positive():
+    with pytest.raises(BadOption):
+        streamvlm.load(overrides=["answer.max_tokens=0"])
+
+
+def test_compression_happens_before_storing(tmp_path, shapes_film):
+    kept = {}
+    for keep in (0.1, 1.0):
+        overrides = [*FAST, f"compressor.keep={keep}"]
+        with streamvlm.load(memory=tmp_path / str(keep), overrides=overrides) as vlm:
+            (result,) = vlm.ingest(shapes_film)
+            kept[keep] = result.usage.tokens_stored
+    assert 0.05 * kept[1.0] < kept[0.1] < 0.2 * kept[1.0]
+
+
+def test_verify_passes_and_then_notices_a_replaced_source(tmp_path, shapes_film):
+    video = tmp_path / "video.mp4"
+    shutil.copy(shapes_film, video)
+    with streamvlm.load(memory=tmp_path / "memory", overrides=FAST) as vlm:
+        vlm.ingest(video)
+        (verdict,) = vlm.verify()
+        assert verdict.ok
+        assert verdict.frames > 0
+        data = np.fromfile(video, np.uint8)
+        middle = len(data) // 2
+        data[middle : middle + 64] ^= 255
+        data.tofile(video)
+        (verdict,) = vlm.verify()
+        assert not verdict.ok
+        assert "was replaced" in verdict.problems[0]
+        video.unlink()
+        (verdict,) = vlm.verify()
+        assert not verdict.ok
+        assert str(video) in verdict.problems[0]
