@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
-from streamvlm.engine import Limits, Stages, Storage, StreamVLM
+from streamvlm.engine import Limits, Storage, StreamVLM
 from streamvlm.errors import ConfigError
+from streamvlm.ingest import Stages
 from streamvlm.plugins import Recipe, check_options, names, nearest
 from streamvlm.video.sources import Sampling
 

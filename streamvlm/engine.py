@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from streamvlm.errors import BadOption, MemoryStoreError, StreamVLMError
 from streamvlm.ingest import Ingested, Progress, Stages, ingest
+from streamvlm.memory.folder import is_memory
 from streamvlm.memory.retrieve import retrieve
 from streamvlm.memory.store import Identity, Memory
 from streamvlm.stopwatch import Stopwatch
@@ -207,7 +208,7 @@ class StreamVLM:
 
     def streams(self) -> list[str]:
         """The ids of the streams in the memory; none if there is no memory yet."""
-        if self._reader is None and not Memory.exists(self.folder):
+        if self._reader is None and not is_memory(self.folder):
             return []
         return [info.stream for info in self._memory().streams()]
 
@@ -265,7 +266,7 @@ class StreamVLM:
         self._forget_reader()
         model, embedder = self.stages.model, self.stages.embedder
         identity = Identity(model.model, embedder.model, embedder.width)
-        if Memory.exists(self.folder):
+        if is_memory(self.folder):
             return Memory.open(self.folder, identity, sync=self._storage.sync)
         return Memory.create(
             self.folder, identity, payload=self._storage.payload, sync=self._storage.sync

@@ -101,7 +101,7 @@ class Stages:
     @property
     def uses_demo_model(self) -> bool:
         """True if answers come from the checkpoint that ships."""
-        return self._model.options.get("weights", "demo") == "demo"
+        return bool(self._model.options.get("weights", "demo") == "demo")
 
     @property
     def settings(self) -> str:

@@ -94,7 +94,9 @@ app.command(
 app.command(epilog=_examples("streamvlm verify lobby/"))(checking.verify)
 app.command(epilog=_examples("streamvlm plugins", "streamvlm plugins --json"))(checking.plugins)
 app.command(epilog=_examples("streamvlm doctor"))(doctor.doctor)
-app.command(epilog=_examples("streamvlm bench", "streamvlm bench --seconds 300 --json"))(bench.bench)
+app.command(epilog=_examples("streamvlm bench", "streamvlm bench --seconds 300 --json"))(
+    bench.bench
+)
 
 
 def main() -> None:
