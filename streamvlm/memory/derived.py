@@ -1,0 +1,116 @@
+"""Index files: what can be thrown away at any time and is made again from the shards.
+
+FAISS does not check its files (a zeroed page of one answered wrongly in silence), so the size and
+crc32 of each are written to a third file, last, and compared before FAISS sees it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+_BLOCK = 1 << 24
+
+
+def _paths(folder: Path, shard: str) -> tuple[Path, Path, Path]:
+    keys, index, seal = (folder / f"{shard}.{end}" for end in ("npy", "faiss", "json"))
+    return keys, index, seal
+
+
+def save(
+    folder: Path, shard: str, keys: Sequence[NDArray[np.float16]], index: bytes | None
+) -> None:
+    """Write the index files of a shard.
+
+    Args:
+        folder: the memory's `index`; made if it is missing.
+        shard: the shard's name.
+        keys: pieces (·, E) float16 that follow one another.
+        index: the serialised FAISS index of all of them, or None.
+
+    Raises:
+        OSError: they cannot be written; nothing is lost by that.
+    """
+    folder.mkdir(exist_ok=True)
+    key_path, index_path, seal_path = _paths(folder, shard)
+    rows, width = sum(map(len, keys)), keys[0].shape[1]
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "<f2", "fortran_order": False, "shape": (rows, width)}
+    )
+    pieces = [np.ascontiguousarray(piece).data.cast("B") for piece in keys if len(piece)]
+    blobs: list[bytes | memoryview] = [head.getvalue(), *pieces]
+    seal = {
+        "version": _VERSION,
+        "shard": shard,
+        "keys": rows,
+        "npy": _replace(key_path, blobs),
+        "faiss": _replace(index_path, [index or b""]),
+    }
+    _replace(seal_path, [json.dumps(seal).encode()])
+
+
+def _replace(path: Path, blobs: Sequence[bytes | memoryview]) -> list[int]:
+    """Write a file beside and rename it; returns its size and crc32."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    crc = size = 0
+    with draft.open("wb") as file:
+        for blob in blobs:
+            file.write(blob)
+            crc, size = zlib.crc32(blob, crc), size + len(blob)
+    draft.replace(path)
+    return [size, crc]
+
+
+def load(
+    folder: Path, shard: str, width: int, committed: int
+) -> tuple[NDArray[np.float16], bytes | None] | None:
+    """Read the index files of a shard, if they are there and intact.
+
+    Args:
+        folder: the memory's `index`.
+        shard: the shard's name.
+        width: E, the length of a key.
+        committed: how many keys the catalogue says the shard has.
+
+    Returns:
+        Its first keys (n, E) float16, mapped, with n ≤ committed, and their serialised FAISS
+        index; or None, with a warning if the files are there but not intact.
+    """
+    key_path, index_path, seal_path = _paths(folder, shard)
+    try:
+        seal = json.loads(seal_path.read_bytes())
+        if seal["version"] != _VERSION or seal["shard"] != shard or seal["keys"] > committed:
+            raise ValueError("they belong to another shard or version")
+        index = index_path.read_bytes()
+        if [len(index), zlib.crc32(index)] != seal["faiss"] or _sum(key_path) != seal["npy"]:
+            raise ValueError("size or checksum differ")
+        # Copy-on-write, because torch refuses to look at what it may not write.
+        keys: NDArray[np.float16] = np.load(key_path, mmap_mode="c", allow_pickle=False)
+        if keys.shape != (seal["keys"], width):
+            raise ValueError(f"{keys.shape} keys instead of {(seal['keys'], width)}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("index of %s in %s is thrown away and made again: %s", shard, folder, error)
+        return None
+    return keys, index or None
+
+
+def _sum(path: Path) -> list[int]:
+    crc = size = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            crc, size = zlib.crc32(block, crc), size + len(block)
+    return [size, crc]

@@ -1,0 +1,67 @@
+"""What a memory tells about itself: whose vectors it holds, which streams, what a search found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamvlm.errors import MemoryStoreError
+from streamvlm.types import Coverage, MemoryRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose vectors a memory holds; vectors of other weights mean nothing beside them."""
+
+    encoder: str
+    """Fingerprint of the encoder that made the tokens (`Encoder.model`)."""
+    embedder: str
+    """Fingerprint of the embedder that made the keys (`Embedder.model`)."""
+    key_width: int
+    """E, the length of a key."""
+
+    def check(self, record: MemoryRecord) -> None:
+        """Refuse a record with vectors of other weights.
+
+        Raises:
+            MemoryStoreError: its keys are of another width, or its tokens of another encoder.
+        """
+        if record.keys.ndim != 2 or record.keys.shape[1] != self.key_width:
+            raise MemoryStoreError(
+                f"record {record.id}: this memory takes keys (K, {self.key_width}), found "
+                f"{record.keys.shape}; use the embedder {self.embedder}"
+            )
+        if record.tokens.model != self.encoder:
+            raise MemoryStoreError(
+                f"record {record.id}: this memory takes tokens of {self.encoder!r}, found those "
+                f"of {record.tokens.model!r}; ingest into a new memory"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What a memory knows about one stream beside its records."""
+
+    stream: str
+    """The stream's id."""
+    size: int
+    """Bytes of the source when it was read; 0 if it has no size."""
+    digest: str
+    """Fingerprint of the source's content; empty if it cannot be read again."""
+    recipe: str
+    """How it was read: sampling, dedupe, clips, compressor, as text that can be compared."""
+    seconds: float
+    """Length of the stream so far, in seconds."""
+    coverage: Coverage
+    """What of it was watched."""
+    complete: bool
+    """False while it is being read, or if reading stopped halfway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A record that a search found."""
+
+    id: str
+    """The record's id; give it to `Memory.load`."""
+    score: float
+    """Cosine between the query and the best of the record's keys, -1 to 1."""

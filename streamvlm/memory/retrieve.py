@@ -1,0 +1,109 @@
+"""From a question's key to the evidence that the model reads, within the question's limits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamvlm.memory.store import DamagedRecord, Memory
+from streamvlm.types import Evidence, MemoryRecord, Query
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AT = 3
+_SAME = 0.97
+
+
+def retrieve(memory: Memory, key: NDArray[np.float32], query: Query) -> tuple[Evidence, ...]:
+    """Find what bears on a query.
+
+    Records that show nothing new beside a better one next to them in time are read only if there
+    is room after all others. A damaged record is left out with a warning that names it.
+
+    Args:
+        memory: where to look.
+        key: (E,) float32, the question in the embedder's space.
+        query: its streams, times, `max_records` and `max_tokens`.
+
+    Returns:
+        Evidence by stream and time, at most `max_records` with together at most `max_tokens`
+        tokens; empty only if no intact record fits the streams and times.
+    """
+    hits = memory.search(
+        key,
+        streams=query.streams,
+        since=query.since,
+        until=query.until,
+        limit=_LOOK_AT * query.max_records,
+    )
+    found = []
+    for hit in hits:
+        try:
+            (record,) = memory.load([hit.id])
+        except DamagedRecord as error:
+            logger.warning("left out of the evidence: %s", error)
+            continue
+        found.append(Evidence(record, hit.score))
+    chosen = fit(by_news(found)[: query.max_records], query.max_tokens)
+    return tuple(sorted(chosen, key=lambda each: (each.record.stream, each.record.start)))
+
+
+def by_news(found: Sequence[Evidence]) -> list[Evidence]:
+    """Move records that repeat a better neighbour behind all others.
+
+    A record repeats another if it touches or overlaps it in time and each of its keys has a
+    cosine of at least 0.97 with one of the other's: a still scene cut into clips.
+
+    Args:
+        found: best first.
+
+    Returns:
+        The same evidence, first what shows something new, best first, then the rest, best first.
+    """
+    news: list[Evidence] = []
+    repeats: list[Evidence] = []
+    for place, each in enumerate(found):
+        is_repeat = any(_repeats(each.record, better.record) for better in found[:place])
+        (repeats if is_repeat else news).append(each)
+    return news + repeats
+
+
+def _repeats(record: MemoryRecord, other: MemoryRecord) -> bool:
+    touches = record.start <= other.end and other.start <= record.end
+    if record.stream != other.stream or not touches:
+        return False
+    cosines = record.keys @ other.keys.T
+    return bool((cosines.max(axis=1) >= _SAME).all())
+
+
+def fit(ranked: Sequence[Evidence], max_tokens: int) -> list[Evidence]:
+    """Keep what fits a budget of tokens, the most relevant first.
+
+    A record is read whole or not at all: one that no longer fits is skipped, and a smaller one
+    after it may still fit. Only the first is thinned, evenly in time-then-place order, if it
+    alone exceeds the budget, so that there is always something to read.
+
+    Args:
+        ranked: most relevant first.
+        max_tokens: the budget, at least 1.
+
+    Returns:
+        Those kept, in the same order.
+    """
+    kept: list[Evidence] = []
+    room = max_tokens
+    for each in ranked:
+        tokens = each.record.tokens
+        if not kept and len(tokens) > room:
+            index = torch.linspace(0, len(tokens) - 1, room, dtype=torch.float64).long()
+            thinned = replace(each.record, tokens=tokens.select(index))
+            return [replace(each, record=thinned)]
+        if len(tokens) <= room:
+            kept.append(each)
+            room -= len(tokens)
+    return kept

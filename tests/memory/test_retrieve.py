@@ -1,0 +1,154 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from streamvlm.memory.retrieve import by_news, fit, retrieve
+from streamvlm.memory.store import Memory
+from streamvlm.types import Evidence, Query
+
+
+@pytest.fixture
+def memory(tmp_path, identity):
+    with Memory.create(tmp_path / "m", identity, payload="raw", sync="process") as memory:
+        yield memory
+
+
+def toward(query, other, closeness):
+    """A unit key (1, E) whose cosine with the query is `closeness`."""
+    aside = other - (other @ query) * query
+    key = closeness * query + np.sqrt(1 - closeness**2) * aside / np.linalg.norm(aside)
+    return key[None].astype(np.float32)
+
+
+@pytest.fixture
+def query_key(units):
+    return units(1, seed=1000)[0]
+
+
+@pytest.fixture
+def ranked(record, units, query_key):
+    """Makes records whose similarity to the query falls with their number: 0.9, 0.85, …"""
+
+    def make(count, **options):
+        others = units(count, seed=77)
+        return [
+            record(n, keys=toward(query_key, others[n], 0.9 - 0.05 * n), **options)
+            for n in range(count)
+        ]
+
+    return make
+
+
+def numbers(evidence):
+    return [int(each.record.id, 16) for each in evidence]
+
+
+def test_evidence_comes_in_time_order_with_its_scores(memory, ranked, query_key):
+    records = [replace(one, start=9.0 - n, end=10.0 - n) for n, one in enumerate(ranked(5))]
+    memory.append(records)
+    found = retrieve(memory, query_key, Query("where?", max_records=3))
+    assert numbers(found) == [2, 1, 0]
+    assert [each.score for each in found] == pytest.approx([0.8, 0.85, 0.9], abs=1e-3)
+
+
+def test_evidence_of_several_streams_comes_stream_by_stream(memory, record, query_key):
+    memory.append([record(1, stream="b"), record(2, stream="a"), record(3, stream="b")])
+    found = retrieve(memory, query_key, Query("where?"))
+    assert [(each.record.stream, each.record.start) for each in found] == [
+        ("a", 2.0),
+        ("b", 1.0),
+        ("b", 3.0),
+    ]
+
+
+def test_streams_and_times_of_the_query_are_kept_to(memory, record, query_key):
+    memory.append([record(n, stream="ab"[n % 2]) for n in range(12)])
+    query = Query("where?", streams=("a",), since=4.5, until=10.0, max_records=12)
+    assert numbers(retrieve(memory, query_key, query)) == [4, 6, 8]
+
+
+def test_no_more_records_than_asked_for(memory, ranked, query_key):
+    memory.append(ranked(6))
+    assert len(retrieve(memory, query_key, Query("where?", max_records=2))) == 2
+
+
+def test_the_budget_goes_to_the_most_relevant(memory, ranked, query_key):
+    memory.append(ranked(6, num_tokens=10))
+    found = retrieve(memory, query_key, Query("where?", max_tokens=35))
+    assert numbers(found) == [0, 1, 2]
+    assert sum(len(each.record.tokens) for each in found) <= 35
+
+
+def test_one_record_is_always_given_thinned_if_it_must_be(memory, ranked, query_key):
+    memory.append(ranked(3, num_tokens=10))
+    (found,) = retrieve(memory, query_key, Query("where?", max_tokens=4))
+    assert numbers([found]) == [0]
+    assert found.record.tokens.position[:, 0].tolist() == [0, 3, 6, 9]
+
+
+def test_an_empty_memory_gives_nothing(memory, query_key):
+    assert retrieve(memory, query_key, Query("where?")) == ()
+
+
+def test_a_damaged_record_is_left_out_with_a_warning(tmp_path, memory, ranked, query_key, caplog):
+    memory.append(ranked(3))
+    (shard,) = (tmp_path / "m" / "shards").iterdir()
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 6] ^= 1
+    shard.write_bytes(content)
+    assert numbers(retrieve(memory, query_key, Query("where?"))) == [1, 2]
+    assert "left out of the evidence: record 0000000000000000 is damaged" in caplog.text
+
+
+def test_a_still_scene_does_not_crowd_out_another(memory, record, units, query_key):
+    still = toward(query_key, units(1, seed=5)[0], 0.9)
+    other = toward(query_key, units(1, seed=6)[0], 0.3)
+    memory.append([record(n, keys=still) for n in range(4)])
+    memory.append([record(50, keys=other)])
+    assert numbers(retrieve(memory, query_key, Query("where?", max_records=2))) == [0, 50]
+    assert numbers(retrieve(memory, query_key, Query("where?", max_records=3))) == [0, 1, 50]
+    assert numbers(retrieve(memory, query_key, Query("where?"))) == [0, 1, 2, 3, 50]
+
+
+def test_only_a_neighbour_without_news_is_a_repeat(record, units):
+    keys, new = units(2, seed=1), units(1, seed=2)
+    first = record(0, keys=keys)
+    cases = {
+        "same keys, next": (record(1, keys=keys), True),
+        "fewer keys, next": (record(1, keys=keys[:1]), True),
+        "one new key": (record(1, keys=np.concatenate([keys, new])), False),
+        "far away": (record(9, keys=keys), False),
+        "another stream": (record(1, keys=keys, stream="b"), False),
+    }
+    last = Evidence(record(30), 0.1)
+    for name, (other, is_repeat) in cases.items():
+        ordered = by_news([Evidence(first, 0.9), Evidence(other, 0.8), last])
+        assert (ordered[-1].record is other) == is_repeat, name
+        assert len(ordered) == 3
+
+
+def test_a_smaller_record_may_fit_where_a_larger_one_does_not(record):
+    sizes = (10, 30, 5, 8)
+    ranked = [Evidence(record(n, num_tokens=size), 1.0) for n, size in enumerate(sizes)]
+    assert [len(each.record.tokens) for each in fit(ranked, 20)] == [10, 5]
+    assert fit(ranked, 53) == ranked
+    assert [len(each.record.tokens) for each in fit(ranked, 52)] == [10, 30, 5]
+
+
+@pytest.mark.parametrize("budget", [1, 2, 7, 9])
+def test_thinning_is_even_and_in_order(record, budget):
+    one = record(0, num_tokens=10)
+    (kept,) = fit([Evidence(one, 1.0)], budget)
+    index = kept.record.tokens.position[:, 0]
+    assert len(index) == budget
+    assert bool((index.diff() > 0).all())
+    assert index[0] == 0
+    assert int(index.diff().max() if budget > 1 else 1) <= -(-9 // max(budget - 1, 1))
+    assert torch.equal(kept.record.tokens.features, one.tokens.features[index])
+    assert len(one.tokens) == 10
+
+
+def test_nothing_fits_nothing():
+    assert fit([], 10) == []
