@@ -110,6 +110,12 @@ def test_plugins_lists_everything_with_a_summary():
     assert ("models", "llava_onevision") in found
 
 
+def test_help_does_not_wait_for_torch():
+    code = "import sys, streamvlm.cli; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False"]
+
+
 def test_doctor_answers_the_canary():
     ran = run("doctor", "--json")
     assert ran.returncode == 0, ran.stdout

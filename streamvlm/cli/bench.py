@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from streamvlm.bench.speed import conditions, measure
 from streamvlm.cli import show
 from streamvlm.cli.options import AsJson
 
@@ -17,6 +16,8 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure decoding, stages, memory and compressors on this machine."""
+    from streamvlm.bench.speed import conditions, measure
+
     here = conditions()
     if as_json:
         show.line({"conditions": here})

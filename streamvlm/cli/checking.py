@@ -11,8 +11,6 @@ import typer
 from streamvlm import plugins as registry
 from streamvlm.cli import show
 from streamvlm.cli.options import AsJson
-from streamvlm.memory.store import Memory
-from streamvlm.verify import verify as verify_memory
 
 
 def verify(
@@ -20,6 +18,9 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Open the sources again and compare every frame that a memory cites."""
+    from streamvlm.memory.store import Memory
+    from streamvlm.verify import verify as verify_memory
+
     fine = True
     with Memory.open(memory, writable=False) as opened:
         for verdict in verify_memory(opened):

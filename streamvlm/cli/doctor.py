@@ -11,10 +11,8 @@ from pathlib import Path
 
 import typer
 
-from streamvlm.bench.canary import canary
 from streamvlm.cli import show
 from streamvlm.cli.options import AsJson
-from streamvlm.config import load, shipped
 from streamvlm.errors import MissingDependency
 
 
@@ -91,9 +89,13 @@ def _libraries() -> str:
 
 
 def _configurations() -> str:
+    from streamvlm.config import load, shipped
+
     return ", ".join(name for name in shipped() if load(name))
 
 
 def _canary() -> str:
+    from streamvlm.bench.canary import canary
+
     with tempfile.TemporaryDirectory(prefix="streamvlm-doctor-") as folder:
         return canary(Path(folder))

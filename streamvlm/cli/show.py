@@ -7,16 +7,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from streamvlm.ingest import Ingested
-from streamvlm.ingest import Progress as Report
 from streamvlm.types import Answer, Coverage, Evidence, Usage
-from streamvlm.video.sources import VideoFile
 from streamvlm.wire import plain
+
+if TYPE_CHECKING:
+    from streamvlm.ingest import Ingested
+    from streamvlm.ingest import Progress as Report
+    from streamvlm.video.sources import VideoFile
 
 out = Console(highlight=False, soft_wrap=True)
 """Results."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,12 +19,12 @@ from streamvlm.cli.options import (
     Streams,
     Until,
 )
-from streamvlm.config import load
-from streamvlm.engine import StreamVLM
 from streamvlm.errors import StreamVLMError
-from streamvlm.ingest import Ingested
 from streamvlm.types import Query
 from streamvlm.wire import plain
+
+if TYPE_CHECKING:
+    from streamvlm.engine import StreamVLM
 
 Words = Annotated[
     list[str],
@@ -62,8 +62,17 @@ def _split(words: Sequence[str], memory: Path | None) -> tuple[list[str], list[s
     return videos, questions
 
 
+def _open(config: str, overrides: Sequence[str] | None, memory: Path | None) -> StreamVLM:
+    # Imported here: torch takes seconds to load, and a mistyped command should not wait for it.
+    from streamvlm.config import load
+
+    return load(config, overrides or ()).build(memory)
+
+
 def _watch(vlm: StreamVLM, videos: Sequence[str], *, as_json: bool) -> bool:
     """Ingest each video and say what became of it; False if any failed."""
+    from streamvlm.ingest import Ingested
+
     fine = True
     for video in videos:
         try:
@@ -89,7 +98,7 @@ def ask(
 ) -> None:
     """Answer questions about videos, with evidence, coverage and cost."""
     videos, questions = _split(words, memory)
-    with load(config, overrides or ()).build(memory) as vlm:
+    with _open(config, overrides, memory) as vlm:
         fine = _watch(vlm, videos, as_json=as_json)
         if not fine and not vlm.streams():
             raise typer.Exit(1)
@@ -124,7 +133,7 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Watch videos once and remember them; one that fails never stops the others."""
-    with load(config, overrides or ()).build(memory) as vlm:
+    with _open(config, overrides, memory) as vlm:
         fine = _watch(vlm, videos, as_json=as_json)
     if not fine:
         raise typer.Exit(1)
@@ -145,7 +154,7 @@ def search(
 ) -> None:
     """Find the moments that bear on a question: times, scores and pictures, no answer."""
     videos, questions = _split(words, memory)
-    with load(config, overrides or ()).build(memory) as vlm:
+    with _open(config, overrides, memory) as vlm:
         fine = _watch(vlm, videos, as_json=as_json)
         if vlm.stages.uses_demo_model:
             show.note(show.DEMO_NOTE)

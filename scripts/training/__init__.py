@@ -1,0 +1,1 @@
+"""Training the demo checkpoint: pool → tower → language → search → ship → measure → card."""

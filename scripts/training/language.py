@@ -1,0 +1,183 @@
+"""Second step: the language model learns to answer from the frozen eye's tokens."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from scripts.training.lessons import HINTS, IGNORE, NEWLINE, TEXT, Difficulty, Lesson, Teacher
+from scripts.training.pool import Pool
+from scripts.training.tower import WIDTH, pixels, see
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, Tensor]
+_HINTED_LAYER = 3
+_TOKENS_A_STEP = 7000
+
+
+@torch.no_grad()
+def cache_tokens(model: LlavaOnevisionForConditionalGeneration, pool: Pool) -> Tensor:
+    """(F·36, D) float16: the tokens of every frame of a pool, seen once."""
+    parts = [
+        see(model, pixels(pool.images[first : first + 64])).half().flatten(0, 1)
+        for first in range(0, len(pool.images), 64)
+    ]
+    return torch.cat(parts)
+
+
+def difficulty(done: float, random: np.random.Generator) -> Difficulty:
+    """The curriculum: longer clips when the shorter ones are learned, then dropped tokens."""
+    most = 3 if done < 0.12 else 6 if done < 0.5 or random.random() < 0.7 else 12
+    drops = done > 0.3 and random.random() < 0.5
+    return Difficulty(frames=int(random.integers(1, most + 1)), drops=drops)
+
+
+def collate(lessons: list[Lesson]) -> Batch:
+    """Pad lessons to one length."""
+    length = max(len(lesson.ids) for lesson in lessons)
+
+    def padded(rows: list[list[int]], value: int) -> Tensor:
+        return torch.tensor([row + [value] * (length - len(row)) for row in rows])
+
+    hints = [
+        lesson.hints + [(IGNORE,) * HINTS] * (length - len(lesson.hints)) for lesson in lessons
+    ]
+    return {
+        "ids": padded([lesson.ids for lesson in lessons], 0),
+        "position": padded([lesson.position for lesson in lessons], 0),
+        "block": padded([lesson.block for lesson in lessons], -1),
+        "target": padded([lesson.target for lesson in lessons], IGNORE),
+        "source": padded([lesson.source for lesson in lessons], TEXT),
+        "hints": torch.tensor(hints),
+    }
+
+
+class _Lessons(IterableDataset[Batch]):
+    """Batches of about `_TOKENS_A_STEP` tokens, made in a process of their own."""
+
+    def __init__(self, pool: Pool, steps: int, seed: int) -> None:
+        self._teacher, self._steps, self._seed = Teacher(pool), steps, seed
+
+    def __iter__(self) -> Iterator[Batch]:
+        random = np.random.default_rng(self._seed)
+        for step in range(self._steps):
+            # One number of frames a step: lessons of like length need little padding.
+            how = difficulty(step / self._steps, random)
+            lessons: list[Lesson] = []
+            while not lessons or max(len(x.ids) for x in lessons) * len(lessons) < _TOKENS_A_STEP:
+                lessons.append(self._teacher.lesson(random, how))
+            yield collate(lessons)
+
+
+class Hints(nn.Module):
+    """Says at each visual token what a layer should know by then; thrown away after training.
+
+    The second and minute of its frame, where its thing is heading, whether it is first seen, and
+    in which ninth of the picture it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = (60, 60, 5, 2, 9)
+        self.read = nn.ModuleList([nn.Linear(WIDTH, size) for size in self.sizes])
+
+    def forward(self, hidden: Tensor, hints: Tensor) -> tuple[Tensor, list[float]]:
+        """The loss, and the accuracy of each hint."""
+        total, right = hidden.new_zeros(()), []
+        for which, read in enumerate(self.read):
+            wanted = hints[..., which]
+            there = wanted != IGNORE
+            logits = read(hidden[there])
+            if there.any():
+                total = total + F.cross_entropy(logits, wanted[there])
+            right.append((logits.argmax(-1) == wanted[there]).float().mean().item())
+        return total, right
+
+
+def run(
+    model: LlavaOnevisionForConditionalGeneration, tokens: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """The language model over a batch: last hidden states and those of the hinted layer."""
+    ids, source, block = batch["ids"], batch["source"], batch["block"]
+    inputs = model.get_input_embeddings()(ids)
+    visual = tokens[source.clamp(min=0)].to(inputs.dtype)
+    inputs = torch.where((source >= 0)[..., None], visual, inputs)
+    newline = model.model.image_newline.to(inputs.dtype)
+    inputs = torch.where((source == NEWLINE)[..., None], newline, inputs)
+    length = ids.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    fellow = (block[:, None, :] == 0) | (block[:, None, :] == block[:, :, None])
+    allowed = causal & fellow & (block[:, None, :] >= 0)
+    allowed |= torch.eye(length, dtype=torch.bool)
+    mask = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
+    out = model.model.language_model(
+        inputs_embeds=inputs,
+        position_ids=batch["position"],
+        attention_mask=mask[:, None],
+        output_hidden_states=True,
+        use_cache=False,
+    )
+    return out.last_hidden_state, out.hidden_states[_HINTED_LAYER]
+
+
+def train_language(
+    model: LlavaOnevisionForConditionalGeneration,
+    pool: Pool,
+    steps: int,
+    checkpoint: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Train the language model and the newline in place; the eye stays as it is.
+
+    Args:
+        model: with a trained eye.
+        pool: what lessons are made of.
+        steps: of the optimiser: one warm-up, one decay.
+        checkpoint: called now and then with the step.
+    """
+    tokens, hints = cache_tokens(model, pool), Hints()
+    learned = [*model.model.language_model.parameters(), model.model.image_newline]
+    everything = [*learned, *hints.parameters()]
+    optimiser = torch.optim.AdamW(everything, lr=1.2e-3, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 1.2e-3, total_steps=steps, pct_start=0.06
+    )
+    loader = DataLoader(
+        _Lessons(pool, steps, seed=0), batch_size=None, num_workers=1, prefetch_factor=4
+    )
+    began = time.time()
+    for step, batch in enumerate(loader):
+        asked = batch["target"] != IGNORE
+        # Only the arithmetic of the large products is shortened; sums and weights stay float32.
+        with torch.autocast("cpu", torch.bfloat16):
+            last, middle = run(model, tokens, batch)
+            logits = model.lm_head(last[asked]).float()
+        answer_loss = F.cross_entropy(logits, batch["target"][asked])
+        hint_loss, right = hints(middle.float(), batch["hints"])
+        optimiser.zero_grad()
+        (answer_loss + 0.25 * hint_loss).backward()
+        nn.utils.clip_grad_norm_(everything, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 25 == 0 or step == steps - 1:
+            correct = (logits.argmax(-1) == batch["target"][asked]).float().mean().item()
+            logger.info(
+                "language %d/%d answer %.3f (tokens right %.3f) hints %s  %.0f s",
+                step,
+                steps,
+                answer_loss.item(),
+                correct,
+                " ".join(f"{share:.2f}" for share in right),
+                time.time() - began,
+            )
+        if step % 250 == 249:
+            checkpoint(step)
+    checkpoint(steps)

@@ -1,0 +1,220 @@
+"""What the language model is shown: views of films with times, dropped tokens, and questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scripts.training.pool import GRID, Pool
+from scripts.training.words import make_tokenizer
+from streamvlm.bench.questions import Question, View, ask_all, clock
+from streamvlm.bench.world import COLOURS, HEADINGS, SHAPES, Film, Thing
+
+CELLS = GRID * GRID
+NEWLINE = -2
+"""In `Lesson.source`: the slot that holds the learned newline vector."""
+TEXT = -1
+"""In `Lesson.source`: no visual token."""
+IGNORE = -100
+HINTS = 5
+"""How many things each visual token should know."""
+_QUESTIONS, _OF_A_KIND = 12, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """How hard a lesson may be."""
+
+    frames: int
+    """Frames at the most."""
+    drops: bool
+    """Whether tokens are dropped."""
+
+
+@dataclass(slots=True)
+class Lesson:
+    """One sequence of S tokens: what is seen, then questions that see it and themselves only."""
+
+    ids: list[int] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)
+    block: list[int] = field(default_factory=list)
+    """0 for what is seen, k for the k-th question."""
+    target: list[int] = field(default_factory=list)
+    """The next token, where it belongs to an answer, else `IGNORE`."""
+    source: list[int] = field(default_factory=list)
+    """Frame · 36 + cell of a visual token, `NEWLINE`, or `TEXT`."""
+    hints: list[tuple[int, ...]] = field(default_factory=list)
+    """For visual tokens: second, minute, heading, whether first seen, ninth; else `IGNORE`."""
+
+    kinds: list[str] = field(default_factory=list)
+    """What kind each question is, in order: the k-th belongs to block k."""
+
+    def add(self, ids: Sequence[int], start: int, block: int) -> int:
+        """Append text at consecutive positions; returns the position after it."""
+        self.ids += ids
+        self.position += range(start, start + len(ids))
+        self.block += [block] * len(ids)
+        self.target += [IGNORE] * len(ids)
+        self.source += [TEXT] * len(ids)
+        self.hints += [(IGNORE,) * HINTS] * len(ids)
+        return start + len(ids)
+
+
+class Teacher:
+    """Makes lessons from a pool, deterministically from a random state."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._films, self._first = pool.films, pool.first
+        self._cells = _things_in_cells(pool)
+        self._words = make_tokenizer()
+        self._video = self._words.convert_tokens_to_ids("<video>")
+        self._turn = self._ids("<|im_end|><|im_start|>assistant")
+        self._start, self._end = self._ids("<|im_start|>user"), self._ids("<|im_end|>")
+        self._known: dict[str, list[int]] = {}
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._words.encode(text, add_special_tokens=False)
+        return ids
+
+    def _cached(self, text: str) -> list[int]:
+        if text not in self._known:
+            self._known[text] = self._ids(text)
+        return self._known[text]
+
+    def views(self, random: np.random.Generator, frames: int) -> list[tuple[int, View]]:
+        """One to three views, (film number, view) each, with `frames` frames at the most."""
+        while True:
+            count = int(random.choice([1, 2, 3], p=[0.55, 0.35, 0.1])) if frames > 2 else 1
+            limits = np.full(count, max(frames // count, 1))
+            clock_now = int(
+                random.integers(0, 60) if random.random() < 0.5 else random.integers(0, 7000)
+            )
+            found: list[tuple[int, View]] = []
+            for limit in limits:
+                number = int(random.integers(len(self._films)))
+                moments = self._moments(random, number, int(limit))
+                shift = clock_now - moments[0]
+                found.append((number, View(self._films[number], moments, shift)))
+                clock_now = moments[-1] + shift + 1 + int(random.exponential(20))
+            names = [thing.name for _, view in found for thing in view.sightings]
+            if names and len(names) == len(set(names)):
+                return found
+
+    def _moments(self, random: np.random.Generator, number: int, limit: int) -> tuple[int, ...]:
+        film = self._films[number]
+        span = int(random.integers(1, 9))
+        start = int(random.integers(0, max(film.seconds - span, 1)))
+        moments = [start]
+        drop = 0.85 if random.random() < 0.6 else 0.0
+        for second in range(start + 1, min(start + span, film.seconds)):
+            is_still = _signature(film, second) == _signature(film, moments[-1])
+            if not (is_still and random.random() < drop):
+                moments.append(second)
+        return tuple(moments[:limit])
+
+    def lesson(self, random: np.random.Generator, how: Difficulty) -> Lesson:
+        """One lesson."""
+        views = self.views(random, how.frames)
+        lesson = Lesson()
+        at = lesson.add(self._start, 0, 0)
+        kept = _kept(random, sum(len(view.moments) for _, view in views), drops=how.drops)
+        row = 0
+        for number, view in views:
+            for index in range(len(view.moments)):
+                at = self._show(lesson, at, number, view, index, kept[row])
+                row += 1
+        lesson.add([self._video], at, 0)
+        lesson.source[-1] = NEWLINE
+        asked = _choose(ask_all([view for _, view in views], random), random)
+        for block, question in enumerate(asked, start=1):
+            self._ask(lesson, at + 1, block, question)
+        return lesson
+
+    def _show(
+        self, lesson: Lesson, at: int, number: int, view: View, index: int, kept: NDArray[np.bool_]
+    ) -> int:
+        if not kept.any():
+            return at
+        moment = view.moments[index]
+        seconds = moment + view.shift
+        at = lesson.add(self._cached(clock(seconds)), at, 0)
+        frame = int(self._first[number]) + moment
+        cells = np.flatnonzero(kept)
+        things = view.film.things
+        lesson.ids += [self._video] * len(cells)
+        lesson.position += (at + cells).tolist()
+        lesson.block += [0] * len(cells)
+        lesson.target += [IGNORE] * len(cells)
+        lesson.source += (frame * CELLS + cells).tolist()
+        time = (seconds % 60, seconds // 60 % 60)
+        for which in self._cells[frame, cells].tolist():
+            extra = _hint(things[which], view, index) if which >= 0 else (IGNORE,) * 3
+            lesson.hints.append((*time, *extra))
+        return at + CELLS
+
+    def _ask(self, lesson: Lesson, at: int, block: int, question: Question) -> None:
+        at = lesson.add(self._ids(question.text) + self._turn, at, block)
+        answer = self._cached(question.answer) + self._end
+        lesson.kinds.append(question.kind)
+        begin = len(lesson.ids)
+        lesson.add(answer, at, block)
+        lesson.target[begin - 1 : begin - 1 + len(answer)] = answer
+
+
+def _hint(thing: Thing, view: View, index: int) -> tuple[int, int, int]:
+    """Heading, whether first seen, and the ninth of the picture its centre is in."""
+    x, y = thing.centre(view.moments[index])
+    ninth = 3 * min(int(y * 3), 2) + min(int(x * 3), 2)
+    before = [moment for moment in view.moments[:index] if thing.is_seen(moment)]
+    if not before:
+        return IGNORE, 1, ninth
+    heading = list(HEADINGS).index(thing.heading) if thing.heading else len(HEADINGS)
+    return heading, 0, ninth
+
+
+def _signature(film: Film, second: int) -> tuple[object, ...]:
+    scene = film.scene_at(second)
+    seen = [(t.name, t.centre(second)) for t in scene.things if t.is_seen(second)]
+    return (scene.start, *seen)
+
+
+def _kept(random: np.random.Generator, frames: int, *, drops: bool) -> NDArray[np.bool_]:
+    """(frames, 36) which tokens are kept: chosen without looking at what they show."""
+    kept: NDArray[np.bool_] = np.ones((frames, CELLS), bool)
+    if not drops or random.random() < 0.5:
+        return kept
+    share = random.choice([0.75, 0.5, 0.25, 0.15], p=[0.3, 0.35, 0.2, 0.15])
+    if random.random() < 0.7:
+        kept = np.less(random.random((frames, CELLS)), share)
+    else:
+        kept = np.less((np.arange(frames * CELLS) * share) % 1, share).reshape(frames, CELLS)
+    kept[:, int(random.integers(CELLS))] = True
+    return kept
+
+
+def _choose(asked: list[Question], random: np.random.Generator) -> list[Question]:
+    """At most twelve questions and three of a kind; the rare ones about motion come first."""
+    chosen: list[Question] = []
+    order = random.permutation(len(asked))
+    for index in sorted(order, key=lambda i: asked[i].kind != "direction"):
+        same = sum(question.kind == asked[index].kind for question in chosen)
+        if same < _OF_A_KIND and len(chosen) < _QUESTIONS:
+            chosen.append(asked[index])
+    return chosen
+
+
+def _things_in_cells(pool: Pool) -> NDArray[np.int16]:
+    """(F, 36) index of the thing of its film that each cell shows, or −1."""
+    found = np.full(pool.colour.shape, -1, np.int16)
+    for film, first in zip(pool.films, pool.first, strict=True):
+        colour = pool.colour[first : first + film.seconds]
+        shape = pool.shape[first : first + film.seconds]
+        for index, thing in enumerate(film.things):
+            is_it = (colour == list(COLOURS).index(thing.colour)) & (
+                shape == SHAPES.index(thing.shape)
+            )
+            found[first : first + film.seconds][is_it] = index
+    return found

@@ -1,0 +1,96 @@
+"""A pool of films, encoded and decoded as H.264, with what each of the 36 tokens should show."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamvlm.bench.drawing import picture, thing_cover
+from streamvlm.bench.world import COLOURS, SHAPES, Film, plan_film
+from streamvlm.pixels import resize
+
+SIZE, GRID = 96, 6
+BACKGROUND, UNSURE = -1, -2
+SCENES_PER_FILM = 3
+_RENDERED = 192
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Films as the model sees them, one frame a second."""
+
+    films: tuple[Film, ...]
+    first: NDArray[np.int64]
+    """(films,) where each film's frames start in the arrays below."""
+    images: NDArray[np.uint8]
+    """(F, 96, 96, 3) uint8, RGB."""
+    colour: NDArray[np.int8]
+    """(F, 36) index into `COLOURS`, `BACKGROUND` or `UNSURE`, for each cell of the 6 × 6 grid."""
+    shape: NDArray[np.int8]
+    """(F, 36) index into `SHAPES`, likewise."""
+
+
+def make_pool(seeds: range, workers: int = 2) -> Pool:
+    """Render, encode, decode and label one film per seed.
+
+    Args:
+        seeds: of the films.
+        workers: processes.
+    """
+    with get_context("spawn").Pool(workers) as processes:
+        made = list(processes.imap(_one, seeds, chunksize=16))
+    images, colour, shape = (np.concatenate([film[part] for film in made]) for part in range(3))
+    lengths = [len(film[0]) for film in made]
+    films = tuple(plan_film(seed, SCENES_PER_FILM) for seed in seeds)
+    return Pool(films, np.cumsum([0, *lengths[:-1]]), images, colour, shape)
+
+
+def _one(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int8], NDArray[np.int8]]:
+    torch.set_num_threads(1)
+    film = plan_film(seed, SCENES_PER_FILM)
+    crf = np.random.default_rng((seed, 1)).integers(18, 31)
+    images = [resize(image, (SIZE, SIZE), "bicubic") for image in _through_h264(film, int(crf))]
+    labels = [cell_labels(film, second) for second in range(film.seconds)]
+    colour, shape = (np.stack([label[part] for label in labels]) for part in range(2))
+    return torch.stack(images).permute(0, 2, 3, 1).numpy(), colour, shape
+
+
+def _through_h264(film: Film, crf: int) -> list[NDArray[np.uint8]]:
+    """The film's pictures, one a second, after encoding and decoding."""
+    file = io.BytesIO()
+    options = {"preset": "veryfast", "crf": str(crf), "threads": "1"}
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=1, options=options)
+        stream.width = stream.height = _RENDERED
+        stream.pix_fmt = "yuv420p"
+        for second in range(film.seconds):
+            image = picture(film, second, _RENDERED)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    file.seek(0)
+    with av.open(file, "r") as reader:
+        frames = reader.decode(video=0)
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in frames]
+
+
+def cell_labels(film: Film, second: int) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """(36,) colour and (36,) shape of what covers each cell at a second of a film."""
+    cells = GRID * GRID
+    most = np.zeros(cells)
+    colour = np.full(cells, BACKGROUND, np.int8)
+    shape = np.full(cells, BACKGROUND, np.int8)
+    for thing in film.scene_at(second).things:
+        if not thing.is_seen(second):
+            continue
+        cover = thing_cover(thing, second, 48).reshape(GRID, 8, GRID, 8).mean((1, 3)).ravel()
+        more = cover > np.maximum(most, 0.05)
+        colour[more] = np.where(cover[more] > 0.2, list(COLOURS).index(thing.colour), UNSURE)
+        shape[more] = np.where(cover[more] > 0.2, SHAPES.index(thing.shape), UNSURE)
+        most = np.maximum(most, cover)
+    return colour, shape

@@ -1,0 +1,49 @@
+"""One film planned by hand, with backgrounds that were never trained on: the demo's and the tests'.
+
+Its scenes are cut every eight seconds. Each event lies well inside its scene, each shape comes
+once, and so does each colour but red, so that every short question has one right answer.
+"""
+
+from __future__ import annotations
+
+from streamvlm.bench.world import HELD_OUT, HELD_OUT_TEXTURES, Film, Scene, Thing
+
+
+def storyboard() -> Film:
+    """A film of 40 seconds in five scenes, with one or two things in each."""
+    return Film(
+        seed=HELD_OUT,
+        scenes=(
+            Scene(0, 8, "still", _texture(1), (_still("blue circle", (0.25, 0.75), (0, 8)),)),
+            Scene(8, 16, "noisy", _texture(2), (_still("red square", (0.7, 0.3), (11, 16)),)),
+            Scene(
+                16, 24, "panning", _texture(3), (_moving("green triangle", (0.25, 0.5), (17, 24)),)
+            ),
+            Scene(
+                24,
+                32,
+                "still",
+                _texture(4),
+                (
+                    _still("yellow star", (0.75, 0.75), (24, 32)),
+                    _still("purple ring", (0.25, 0.25), (27, 32)),
+                ),
+            ),
+            Scene(32, 40, "noisy", _texture(5), (_still("white cross", (0.5, 0.25), (34, 40)),)),
+        ),
+    )
+
+
+def _texture(number: int) -> int:
+    return HELD_OUT_TEXTURES + number
+
+
+def _still(name: str, place: tuple[float, float], life: tuple[int, int]) -> Thing:
+    colour, shape = name.split()
+    return Thing(colour, shape, 0.15, *place, None, 0.0, *life)
+
+
+def _moving(name: str, place: tuple[float, float], life: tuple[int, int]) -> Thing:
+    colour, shape = name.split()
+    travel = 0.5 / (life[1] - life[0] - 1)
+    return Thing(colour, shape, 0.15, *place, "right", travel, *life)
