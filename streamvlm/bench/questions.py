@@ -33,7 +33,9 @@ class Question:
     kind: str
     """A key of `PHRASINGS`."""
     text: str
+    """As it is asked."""
     answer: str
+    """The one right answer, as the model should say it."""
     about: str
     """The thing it is about, e.g. `red square`; empty if it is about all."""
 
@@ -67,6 +69,7 @@ class View:
     """What of a film is shown: some of its moments, perhaps under other times."""
 
     film: Film
+    """What the moments are taken from."""
     moments: tuple[int, ...]
     """Seconds of the film that are shown, increasing."""
     shift: int = 0

@@ -46,7 +46,7 @@ def conditions() -> dict[str, str]:
     packages = ("torch", "transformers", "av", "numpy")
     return {
         "commit": commit or "unknown",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load": f"{os.getloadavg()[0]:.1f}",
         "versions": ", ".join(f"{name} {version(name)}" for name in packages),
     }
@@ -141,8 +141,9 @@ def peak_memory(film: Path, longer: Path) -> Iterator[Figure]:
         longer: the same, several times over.
     """
     short, long = _peak_mib(film), _peak_mib(longer)
+    more = 100 * (long / short - 1)
     yield Figure("ingest, peak memory", short, "MiB", "resident set of the whole process")
-    yield Figure("ingest of a 4× longer film", 100 * (long / short - 1), "% more", f"{long:.0f} MiB")
+    yield Figure("ingest, peak memory, 4× the length", more, "% more", f"{long:.0f} MiB")
 
 
 def _peak_mib(film: Path) -> float:

@@ -25,6 +25,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 """Name → RGB."""
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+"""The shapes that things have."""
 HEADINGS: dict[str, tuple[int, int]] = {
     "left": (-1, 0),
     "right": (1, 0),
@@ -35,6 +36,7 @@ HEADINGS: dict[str, tuple[int, int]] = {
 
 Background = Literal["still", "noisy", "panning"]
 BACKGROUNDS: tuple[Background, ...] = ("still", "noisy", "panning")
+"""What a background may do."""
 HELD_OUT = 1_000_000_000
 """Seeds from here on are never trained on; their backgrounds are of families of their own."""
 HELD_OUT_TEXTURES = 2**31
@@ -46,12 +48,15 @@ class Thing:
     """A coloured shape, from when it appears until it vanishes."""
 
     colour: str
+    """A key of `COLOURS`."""
     shape: str
+    """One of `SHAPES`."""
     radius: float
     """Half its size, in units of the picture."""
     x: float
-    """Centre when it appears."""
+    """Centre when it appears, from the left."""
     y: float
+    """Centre when it appears, from the top."""
     heading: str | None
     """Where it moves, a key of `HEADINGS`; None if it stays."""
     speed: float
@@ -86,9 +91,11 @@ class Scene:
     end: int
     """End in seconds, exclusive."""
     background: Background
+    """Whether it is still, noisy like a camera, or pans."""
     seed: int
     """Of the background's texture."""
     things: tuple[Thing, ...]
+    """What is seen at some time of the scene; no two ever touch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,9 @@ class Film:
     """Scenes that follow one another, with a cut between."""
 
     seed: int
+    """What it was made from; see `plan_film`."""
     scenes: tuple[Scene, ...]
+    """In order of time, each starting where the one before ends."""
 
     @property
     def seconds(self) -> int:
