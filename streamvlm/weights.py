@@ -104,7 +104,7 @@ class Checkpoint:
         known = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
         if not any((self.folder / name).exists() for name in known):
             raise ModelError(f"{self.folder} has no tokenizer.json; add the checkpoint's")
-        with _reading(self, "tokenizer"):
+        with _reading(self, "tokenizer"), _quiet():
             tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
             # Older checkpoints keep the template of the whole model beside the tokenizer's own.
             if (path := self.folder / "chat_template.json").exists():

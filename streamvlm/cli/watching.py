@@ -164,6 +164,8 @@ def search(
             thumbnails.mkdir(parents=True, exist_ok=True)
             if not as_json:
                 show.out.print(question, style="bold", markup=False)
+            if not evidence:
+                show.note("nothing in the memory lies within those limits")
             for found in evidence:
                 picture = thumbnails / f"{found.record.id}.jpg"
                 picture.write_bytes(found.record.thumbnail)
