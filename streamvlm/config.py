@@ -16,7 +16,7 @@ import yaml
 from streamvlm.engine import Limits, Storage, StreamVLM
 from streamvlm.errors import ConfigError
 from streamvlm.ingest import Stages
-from streamvlm.plugins import Recipe, check_options, names, nearest
+from streamvlm.plugins import Recipe, check_options, complete_options, names, nearest
 from streamvlm.video.sources import Sampling
 
 _SECTIONS = {
@@ -65,6 +65,9 @@ class Config:
                 f"{compressor.name} needs the cue {', '.join(sorted(missing))}, which "
                 f"{model.name} does not give (it gives: {gives}); use one of: {', '.join(others)}"
             )
+        # These load no weights: a value out of range is best known before anything is stored.
+        for section in ("dedupe", "clips", "compressor"):
+            self.recipes[section].build()
 
     def build(self, memory: str | Path | None = None) -> StreamVLM:
         """A StreamVLM of these parts; each loads its weights when first used.
@@ -105,8 +108,13 @@ def _override(sections: dict[str, Any], assignment: str) -> None:
     section, dot, option = target.strip().partition(".")
     if not (equals and dot and option):
         raise ConfigError(f"cannot read {assignment!r}; write it as section.option=value")
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"cannot read the value of {assignment!r}; put it in quotes") from error
     current = sections.get(section) or {}
+    if not isinstance(current, dict):
+        raise ConfigError(f"section {section!r} must be options in braces, found {current!r}")
     if option == "name" and current.get("name") != value:
         current = {}  # the options of one plug-in mean nothing to another
     sections[section] = {**current, option: value}
@@ -150,9 +158,9 @@ def _recipe(section: str, options: dict[str, Any]) -> Recipe:
     if "name" not in options:
         raise ConfigError(f"section {section!r} needs a name; one of: {', '.join(names(kind))}")
     rest = {option: value for option, value in options.items() if option != "name"}
-    return Recipe(kind, options["name"], rest)
+    return Recipe(kind, str(options["name"]), rest)
 
 
 def _settings(section: str, maker: type[Any], sections: dict[str, Any]) -> Any:
     check_options(section, maker, sections[section])
-    return maker(**sections[section])
+    return maker(**complete_options(maker, sections[section]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +11,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from streamvlm.errors import BadOption, MemoryStoreError, StreamVLMError
+from streamvlm.errors import BadOption, StreamVLMError
 from streamvlm.ingest import Ingested, Progress, Stages, ingest
 from streamvlm.memory.folder import is_memory
-from streamvlm.memory.retrieve import retrieve
 from streamvlm.memory.store import Identity, Memory
+from streamvlm.recall import match_stream, recall
 from streamvlm.stopwatch import Stopwatch
 from streamvlm.types import Answer, Coverage, Evidence, Query, Usage, Word
 from streamvlm.verify import Verdict, verify
 from streamvlm.video.sources import expand
+
+MOMENTS = 8
+"""How many moments a search gives, where the query does not say."""
 
 NOTHING_FOUND = "Nothing in the memory lies within those limits."
 """The answer when no record is allowed by the query's streams and times."""
@@ -131,6 +135,7 @@ class StreamVLM:
         streams: Sequence[str] = (),
         since: float | None = None,
         until: float | None = None,
+        max_records: int | None = None,
     ) -> Query:
         """A question with this object's default budget.
 
@@ -139,13 +144,14 @@ class StreamVLM:
             streams: only these streams, each by its path, URL or the end of either.
             since: only what was seen after this second.
             until: only what was seen before this second.
+            max_records: read at most so many; None for the configuration's number.
         """
         return Query(
             text,
             streams=tuple(streams),
             since=since,
             until=until,
-            max_records=self._limits.max_records,
+            max_records=max_records or self._limits.max_records,
             max_tokens=self._limits.max_tokens,
         )
 
@@ -153,7 +159,8 @@ class StreamVLM:
         """The moments that bear on a question; no language model is loaded.
 
         Args:
-            question: words, or a query with limits.
+            question: words, for the best `MOMENTS`, or a query with limits. Nothing is read by a
+                model, so the budget of tokens does not count.
 
         Returns:
             Evidence in time order.
@@ -161,7 +168,10 @@ class StreamVLM:
         Raises:
             MemoryStoreError: there is no memory yet, or it was made by another embedder.
         """
-        return self._retrieve(self._as_query(question), Stopwatch())
+        if isinstance(question, str):
+            question = self.query(question, max_records=MOMENTS)
+        whole = replace(self._as_query(question), max_tokens=sys.maxsize)
+        return self._retrieve(whole, Stopwatch())
 
     def ask(self, question: str | Query, on_word: Callable[[Word], None] | None = None) -> Answer:
         """Answer from the memory. Nothing is decoded or encoded again.
@@ -188,7 +198,7 @@ class StreamVLM:
         return Answer(
             query=query,
             text="".join(word.text for word in words).strip(),
-            confidence=math.exp(sure) if evidence else 0.0,
+            confidence=math.exp(sure) if evidence and words else 0.0,
             evidence=evidence,
             coverage=self.coverage(query.streams),
             usage=Usage(
@@ -219,7 +229,21 @@ class StreamVLM:
 
     def verify(self) -> Iterator[Verdict]:
         """Open every source again and compare each cited frame; loads no weights."""
-        return verify(self._memory())
+        return verify(self._memory(), allow_local=self.stages.sampling.allow_local)
+
+    def forget(self, stream: str) -> None:
+        """Take a stream out of the memory: its records are never found again.
+
+        Args:
+            stream: its path or URL, or the end of either.
+
+        Raises:
+            MemoryStoreError: it is not in the memory, or the memory cannot be written.
+        """
+        found = match_stream(stream, self.streams())
+        self._forget_reader()
+        with Memory.open(self.folder, sync=self._storage.sync) as memory:
+            memory.forget(found)
 
     def _speak(
         self, query: Query, evidence: tuple[Evidence, ...], watch: Stopwatch
@@ -239,18 +263,14 @@ class StreamVLM:
     def _retrieve(self, query: Query, watch: Stopwatch) -> tuple[Evidence, ...]:
         with watch.stage("load"):
             memory, embedder = self._memory(), self.stages.embedder
-            _expect("embedder", memory.identity.embedder, embedder.model)
-        with watch.stage("embed"):
-            key = embedder.embed_text(query.text)
-        with watch.stage("retrieve"):
-            return retrieve(memory, key, query)
+        return recall(memory, embedder, query, watch)
 
     def _as_query(self, question: str | Query) -> Query:
         query = self.query(question) if isinstance(question, str) else question
         if not query.streams:
             return query
         known = self.streams()
-        return replace(query, streams=tuple(_match(name, known) for name in query.streams))
+        return replace(query, streams=tuple(match_stream(name, known) for name in query.streams))
 
     def _memory(self) -> Memory:
         if self._reader is None:
@@ -271,22 +291,3 @@ class StreamVLM:
         return Memory.create(
             self.folder, identity, payload=self._storage.payload, sync=self._storage.sync
         )
-
-
-def _expect(part: str, stored: str, configured: str) -> None:
-    if stored != configured:
-        raise MemoryStoreError(
-            f"this memory was made with the {part} {stored}, but the configuration names "
-            f"{configured}; use the configuration it was made with, or ingest into another folder"
-        )
-
-
-def _match(name: str, known: Sequence[str]) -> str:
-    """The one stream that a user means by a name or the end of a path."""
-    wanted = Path(name).parts
-    fitting = [s for s in known if s == name or Path(s).parts[-len(wanted) :] == wanted]
-    if len(fitting) != 1:
-        what = "is not in the memory" if not fitting else "could be any of several streams"
-        some = ", ".join((fitting or list(known))[:5])
-        raise MemoryStoreError(f"{name} {what}; name one of: {some}")
-    return fitting[0]

@@ -14,7 +14,7 @@ import numpy as np
 
 from streamvlm.errors import MemoryStoreError, SourceError
 from streamvlm.memory.store import Memory, StreamInfo
-from streamvlm.plugins import Recipe
+from streamvlm.plugins import Recipe, complete_options
 from streamvlm.stopwatch import Stopwatch
 from streamvlm.types import Clip, Coverage, MemoryRecord, Usage, VisualTokens
 from streamvlm.video.coverage import CoverageLog
@@ -107,8 +107,13 @@ class Stages:
     def settings(self) -> str:
         """What decides the content of a record, as canonical JSON."""
         parts = (self._dedupe, self._clips, self._compressor)
-        chosen = {part.kind: {"name": part.name, **part.options} for part in parts}
-        return json.dumps({"source": asdict(self.sampling), **chosen}, sort_keys=True)
+        chosen = {
+            part.kind: {"name": part.name, **complete_options(part.plugin, part.options)}
+            for part in parts
+        }
+        source = asdict(self.sampling)
+        del source["allow_local"]  # says where pictures may come from, not which
+        return json.dumps({"source": source, **chosen}, sort_keys=True)
 
 
 def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None = None) -> Ingested:
@@ -132,10 +137,9 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
     source = open_source(uri, stages.sampling)
     identity = identify(uri, allow_local=stages.sampling.allow_local)
     known = next((info for info in memory.streams() if info.stream == source.stream), None)
-    if known is not None:
+    if known is not None and known.complete:
         _check_known(known, identity, stages.settings)
-        if known.complete:
-            return Ingested(source.stream, known.coverage)
+        return Ingested(source.stream, known.coverage)
     info = StreamInfo(
         stream=source.stream,
         size=identity.size,
@@ -145,18 +149,25 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
         coverage=Coverage(source.stream, ()),
         complete=False,
     )
+    if known is not None and replace(info, coverage=known.coverage, seconds=known.seconds) != known:
+        memory.forget(source.stream)  # what an interrupted ingest left is of other settings
     memory.put_stream(info)
     watch, log = Stopwatch(), CoverageLog(source.stream)
     frames = log.saw(watch.items("decode", source))
     kept = log.kept(watch.items("dedupe", stages.dedupe(frames)))
     clips = watch.items("clips", stages.clips(kept))
     stored = 0
-    for record in _records(clips, stages, watch):
-        with watch.stage("store"):
-            memory.append([record])
-        stored += len(record.tokens)
-        if progress is not None:
-            progress(source, record.end)
+    try:
+        for record in _records(clips, stages, watch):
+            with watch.stage("store"):
+                memory.append([record])
+            stored += len(record.tokens)
+            if progress is not None:
+                progress(source, record.end)
+    except KeyboardInterrupt:
+        seen = log.close(None, None)
+        memory.put_stream(replace(info, seconds=seen.seconds, coverage=seen))
+        raise
     coverage = log.close(source.duration, source.ended_at)
     if not stored:
         raise SourceError(f"{uri}: no picture could be decoded; check that the file is complete")

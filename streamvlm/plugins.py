@@ -40,15 +40,18 @@ def names(kind: str) -> list[str]:
     Args:
         kind: one of `KINDS`.
     """
+    return sorted({*_own(kind), *_foreign(kind)})
+
+
+def _own(kind: str) -> list[str]:
     folder = importlib.import_module(_package(kind)).__path__
-    own = [module.name for module in pkgutil.iter_modules(folder) if module.name[0] != "_"]
-    return sorted({*own, *_foreign(kind)})
+    return [module.name for module in pkgutil.iter_modules(folder) if module.name[0] != "_"]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` if a known word is near, else the list of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; choose from: {', '.join(known)}"
 
 
@@ -71,8 +74,8 @@ def find(kind: str, name: str) -> type[Any]:
     known = names(kind)
     if name not in known:
         raise UnknownPlugin(f"no {kind} plug-in is called {name!r}{nearest(name, known)}")
-    if name in (foreign := _foreign(kind)):
-        loaded: type[Any] = foreign[name].load()
+    if name not in _own(kind):  # ours win: nothing is replaced behind a user's back
+        loaded: type[Any] = _foreign(kind)[name].load()
         return loaded
     module = importlib.import_module(f"{_package(kind)}.{name}")
     public = [
@@ -131,6 +134,24 @@ def check_options(label: str, maker: type[Any], options: Mapping[str, Any]) -> N
             raise BadOption(f"{label} needs the option {option!r}")
 
 
+def complete_options(maker: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the constructor's defaults filled in, and whole numbers as floats where due.
+
+    Two ways to write the same thing become equal.
+
+    Args:
+        maker: the class whose constructor's signature is the schema.
+        options: checked options.
+    """
+    parameters = inspect.signature(maker).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    hints = typing.get_type_hints(maker.__init__)
+    whole = {**defaults, **options}
+    return {
+        name: float(value) if hints.get(name) is float else value for name, value in whole.items()
+    }
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A plug-in not built yet: cheap to make, to check, to print, to send to another process.
@@ -162,6 +183,6 @@ class Recipe:
             BadOption: a value is out of range.
         """
         try:
-            return self.plugin(**self.options)
+            return self.plugin(**complete_options(self.plugin, self.options))
         except ValueError as error:
             raise BadOption(f"{self.kind}/{self.name}: {error}") from error

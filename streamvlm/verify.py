@@ -31,11 +31,12 @@ class Verdict:
         return not self.problems and self.matched == self.frames
 
 
-def verify(memory: Memory) -> Iterator[Verdict]:
+def verify(memory: Memory, *, allow_local: bool = False) -> Iterator[Verdict]:
     """Check every stream of a memory against its source.
 
     Args:
         memory: an open memory.
+        allow_local: whether URLs of this machine and network may be asked; see `Sampling`.
 
     Yields:
         One verdict per stream, as soon as it is known. A source that is gone, replaced or
@@ -46,7 +47,7 @@ def verify(memory: Memory) -> Iterator[Verdict]:
         if not info.complete:
             problems.append("its ingest was interrupted; run the same ingest again")
         try:
-            seen = _seen(info, wanted=set(cited))
+            seen = _seen(info, set(cited), allow_local=allow_local)
         except SourceError as error:
             yield Verdict(info.stream, len(cited), 0, (*problems, str(error)))
             continue
@@ -74,10 +75,10 @@ def _cited(memory: Memory, stream: str) -> tuple[dict[float, int], list[str]]:
     return cited, problems
 
 
-def _seen(info: StreamInfo, wanted: set[float]) -> dict[float, int]:
+def _seen(info: StreamInfo, wanted: set[float], *, allow_local: bool) -> dict[float, int]:
     """Second → pixel hash of the wanted frames as the source shows them now."""
-    sampling = Sampling(**json.loads(info.recipe)["source"])
-    identity = identify(info.stream, allow_local=sampling.allow_local)
+    sampling = Sampling(**json.loads(info.recipe)["source"], allow_local=allow_local)
+    identity = identify(info.stream, allow_local=allow_local)
     if (identity.size, identity.digest) != (info.size, info.digest):
         raise SourceError(
             f"{info.stream} was replaced since it was ingested: it had {info.size} bytes with "

@@ -91,7 +91,13 @@ class Checkpoint:
                 f"{self.name}: the weight files lack {len(missing)} tensors, {missing[0]} first; "
                 "fetch the checkpoint again"
             )
-        return model.to(self.device).eval().requires_grad_(False)
+        try:
+            return model.to(self.device).eval().requires_grad_(False)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{self.name} does not fit into the memory of {self.device}; choose a smaller "
+                "checkpoint, or dtype: bfloat16"
+            ) from error
 
     def tokenizer(self) -> Any:
         """Load the tokenizer.

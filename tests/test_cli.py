@@ -1,4 +1,4 @@
-"""The command line as people and scripts use it: real processes, real files."""
+"""The command line as people and scripts use it, on real files."""
 
 import json
 import os
@@ -6,26 +6,48 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from streamvlm.cli import app
 
 VIDEOS = Path(__file__).parents[2] / "shared" / "videos"
 
 
-def run(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*words: object) -> Ran:
+    """Run a command as the shell would, but in this process: torch takes seconds to load."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+def run_alone(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
     command = [sys.executable, "-m", "streamvlm", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def lines(ran: subprocess.CompletedProcess[str]) -> list[dict]:
+def lines(ran: Ran | subprocess.CompletedProcess[str]) -> list[dict]:
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")
 def memory_folder(tmp_path_factory, shapes_film) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "memory"
-    ran = run("ingest", shapes_film, "--memory", folder)
+    ran = run_alone("ingest", shapes_film, "--memory", folder)
     assert ran.returncode == 0, ran.stderr
     assert "ingested" in ran.stdout
     return folder
@@ -34,6 +56,9 @@ def memory_folder(tmp_path_factory, shapes_film) -> Path:
 def test_ask_prints_the_answer_and_what_it_rests_on(memory_folder):
     ran = run("ask", "--memory", memory_folder, "Is there a red square?")
     assert ran.returncode == 0, ran.stderr
+    first, second, *_ = ran.stdout.splitlines()
+    assert first == "Is there a red square?"
+    assert second == "yes"
     for label in ("evidence", "watched", "cost", "sampled"):
         assert label in ran.stdout
     assert "only knows a world of coloured shapes" in ran.stderr
@@ -87,6 +112,49 @@ def test_search_writes_a_picture_of_each_moment(memory_folder, tmp_path):
         assert -1 <= moment["score"] <= 1
 
 
+def test_pictures_that_cannot_be_written_are_one_sentence(memory_folder, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("a file, not a folder")
+    ran = run("search", "-m", memory_folder, "a red square", "--thumbnails", taken)
+    assert ran.returncode == 1
+    assert "--thumbnails" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_question_about_a_named_video_is_about_that_one(memory_folder, tmp_path, shapes_film):
+    other = tmp_path / "other.mp4"
+    other.write_bytes(shapes_film.read_bytes())
+    ran = run("ask", other, "Is there a red square?", "-m", memory_folder, "--json")
+    ingested, answer = lines(ran)
+    assert ingested["ingested"]["stream"] == str(other)
+    assert answer["query"]["streams"] == [str(other)]
+    assert run("forget", memory_folder, "other.mp4").returncode == 0
+
+
+def test_a_named_video_that_fails_is_not_answered_from_others(memory_folder, tmp_path):
+    ran = run("ask", tmp_path / "absent.mp4", "Is there a red square?", "-m", memory_folder)
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+
+
+def test_a_very_long_question_is_a_question(memory_folder):
+    ran = run("ask", "-m", memory_folder, "Is there a red square? " * 20)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_file_name_that_is_no_text_does_not_stop_the_others(tmp_path, shapes_film):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    odd = os.fsencode(folder) + b"/caf\xe9.mp4"
+    Path(os.fsdecode(odd)).write_bytes(shapes_film.read_bytes())
+    (folder / "fine.mp4").write_bytes(shapes_film.read_bytes())
+    ran = run("ingest", folder, "-m", tmp_path / "m", "--json")
+    assert ran.returncode == 1
+    first, second = (line["ingested"] for line in lines(ran))
+    assert "not valid UTF-8" in first["error"]
+    assert second["error"] is None
+
+
 def test_verify_says_what_matches(memory_folder):
     ran = run("verify", memory_folder)
     assert ran.returncode == 0, ran.stderr
@@ -134,6 +202,7 @@ def test_every_command_explains_itself(command):
     ("words", "message"),
     [
         (["ask", "video.mp4"], "no question"),
+        (["ask", "video.mp4", "  "], "no question"),
         (["ask", "Where is it?"], "no video"),
         (["ask", "a.mp4", "Where?", "--config", "defalt"], "did you mean 'default'"),
         (["ask", "a.mp4", "Where?", "--set", "compressor.kep=1"], "did you mean 'keep'"),
@@ -149,7 +218,7 @@ def test_wrong_usage_is_exit_code_2_with_a_hint(words, message):
 
 
 def test_a_missing_video_is_exit_code_1():
-    ran = run("ask", "absent.mp4", "Where is it?")
+    ran = run_alone("ask", "absent.mp4", "Where is it?")
     assert ran.returncode == 1
     assert "absent.mp4" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -48,6 +48,9 @@ def test_choosing_another_plugin_drops_the_options_of_the_first():
         ("source: {fps: -1}", BadOption, "fps"),
         ("compressor: {name: fastvit}", UnknownPlugin, "did you mean 'fastvid'"),
         ("compressor: {keep: 0.1}", ConfigError, "needs a name"),
+        ("compressor: {name: uniform, keep: 2}", BadOption, "keep"),
+        ("dedupe: {name: still, levels: -1}", BadOption, "levels"),
+        ("compressor: {name: 3}", UnknownPlugin, "no compressors plug-in is called '3'"),
         ("memory: {payload: int9}", BadOption, "payload"),
         ("answer: {max_records: 0}", BadOption, "at least 1"),
         ("dedupe: still", ConfigError, "must be options in braces"),
@@ -63,6 +66,19 @@ def test_a_mistake_is_one_sentence_with_the_nearest_right_name(tmp_path, text, e
 def test_a_missing_configuration_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'default'"):
         load("defalt")
+
+
+def test_two_ways_to_write_the_same_settings_are_equal():
+    with (
+        load(overrides=["source.fps=1", "dedupe.levels=8"]).build() as one,
+        load().build() as other,
+    ):
+        assert one.stages.settings == other.stages.settings
+
+
+def test_a_value_that_is_no_yaml_is_one_sentence():
+    with pytest.raises(ConfigError, match="put it in quotes"):
+        load(overrides=["model.weights=["])
 
 
 @pytest.mark.parametrize("assignment", ["keep=1", "compressor.keep", "compressor"])

@@ -142,6 +142,56 @@ def test_a_token_budget_is_kept(memory_folder):
         assert 0 < vlm.ask(query).usage.tokens_read <= 20
 
 
+def test_a_search_gives_more_moments_than_an_answer_reads(memory_folder):
+    with streamvlm.load(memory=memory_folder) as vlm:
+        assert len(vlm.search("a red square")) == 5
+        assert len(vlm.ask("Is there a red square?").evidence) == 1
+
+
+def test_the_moment_that_is_found_first_shows_what_was_asked_for(memory_folder):
+    with streamvlm.load(memory=memory_folder) as vlm:
+        best = max(vlm.search("a red square"), key=lambda found: found.score)
+    assert best.record.start <= 11 < best.record.end
+
+
+def test_a_time_in_which_nothing_changed_is_answered_from_the_still_scene(tmp_path, shapes_film):
+    overrides = [*FAST, "clips.seconds=2"]
+    with streamvlm.load(memory=tmp_path / "memory", overrides=overrides) as vlm:
+        vlm.ingest(shapes_film)
+        (coverage,) = vlm.coverage()
+        still = max(coverage.spans, key=lambda s: s.end - s.start if s.kind == "still" else 0.0)
+        assert still.end - still.start > 5
+        (found,) = vlm.search(vlm.query("a blue circle", since=still.start + 3, until=still.end))
+    assert found.record.start < still.start <= found.record.end
+
+
+def test_a_stream_can_be_forgotten_and_ingested_again(tmp_path, shapes_film):
+    with streamvlm.load(memory=tmp_path / "memory", overrides=FAST) as vlm:
+        vlm.ingest(shapes_film)
+        vlm.forget(shapes_film.name)
+        assert vlm.streams() == []
+        assert vlm.search("a red square") == ()
+        (again,) = vlm.ingest(shapes_film)
+        assert again.usage.tokens_stored > 0
+        assert vlm.search("a red square")
+
+
+def test_an_interrupted_ingest_can_be_begun_again_with_other_settings(tmp_path, shapes_film):
+    def stop(source, seconds):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "memory"
+    with (
+        streamvlm.load(memory=folder, overrides=[*FAST, "compressor.keep=1.0"]) as vlm,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        vlm.ingest(shapes_film, stop)
+    with streamvlm.load(memory=folder, overrides=FAST) as vlm:
+        vlm.ingest(shapes_film)
+        dense = [found for found in vlm.search("a red square") if found.record.tokens.is_dense]
+    assert not dense
+
+
 def test_a_folder_goes_through_although_one_file_is_bad(tmp_path, shapes_film):
     folder = tmp_path / "videos"
     folder.mkdir()

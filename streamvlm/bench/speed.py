@@ -33,7 +33,8 @@ class Figure:
 
     name: str
     """What was measured."""
-    value: float
+    value: float | None
+    """The number; None if it could not be measured here."""
     unit: str
     how: str = ""
     """Under which conditions, and what it is compared with."""
@@ -91,7 +92,7 @@ def decoding(film: Path) -> Iterator[Figure]:
         command = "ffmpeg -threads 1 -vf fps=1,scale=448:252:flags=area -pix_fmt rgb24"
         yield Figure("decode, speed over ffmpeg", ratio, "×", f"against {command}")
     else:
-        yield Figure("decode, speed over ffmpeg", float("nan"), "×", "ffmpeg is not installed")
+        yield Figure("decode, speed over ffmpeg", None, "×", "ffmpeg is not installed")
 
 
 def _ffmpeg() -> str | None:

@@ -29,7 +29,8 @@ class _Commands(TyperGroup):
             show.failure(str(error))
             raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
         except KeyboardInterrupt:
-            show.failure("stopped; what was stored is kept, and the same command goes on from it")
+            kept = "what was stored in a --memory folder is kept; run the same command to go on"
+            show.failure(f"stopped; {kept}")
             raise typer.Exit(130) from None
 
 
@@ -61,8 +62,11 @@ def _common(
     """Put hours of video behind a question: answers with timestamps that can be checked."""
     if verbose:
         logging.basicConfig(level=logging.INFO)
+        # It logs every URL as it is asked for, with user and password.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         return
-    logging.basicConfig(level=logging.ERROR)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    logging.getLogger("streamvlm").setLevel(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.simplefilter("ignore")
 
@@ -92,6 +96,7 @@ app.command(
     )
 )(watching.search)
 app.command(epilog=_examples("streamvlm verify lobby/"))(checking.verify)
+app.command(epilog=_examples("streamvlm forget lobby/ video.mp4"))(checking.forget)
 app.command(epilog=_examples("streamvlm plugins", "streamvlm plugins --json"))(checking.plugins)
 app.command(epilog=_examples("streamvlm doctor"))(doctor.doctor)
 app.command(epilog=_examples("streamvlm bench", "streamvlm bench --seconds 300 --json"))(

@@ -28,5 +28,6 @@ def bench(
         if as_json:
             show.line(asdict(figure))
         else:
-            text = f"{figure.name:<38} {figure.value:>9.2f} {figure.unit:<10} {figure.how}"
+            value = "–" if figure.value is None else f"{figure.value:.2f}"
+            text = f"{figure.name:<38} {value:>9} {figure.unit:<10} {figure.how}"
             show.out.print(text, markup=False)

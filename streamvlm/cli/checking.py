@@ -40,6 +40,18 @@ def verify(
         raise typer.Exit(1)
 
 
+def forget(
+    memory: Annotated[Path, typer.Argument(help="A memory folder.", show_default=False)],
+    stream: Annotated[str, typer.Argument(help="The video's path or name.", show_default=False)],
+) -> None:
+    """Take one video out of a memory, so that it is never found again."""
+    from streamvlm.config import load
+
+    with load().build(memory) as vlm:
+        vlm.forget(stream)
+    show.out.print(f"forgotten: {stream}", markup=False)
+
+
 def plugins(as_json: AsJson = False) -> None:
     """List what can be chosen: a line for each plug-in, with its paper."""
     for kind in registry.KINDS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -33,7 +34,7 @@ DEMO_NOTE = (
 
 def line(document: Mapping[str, Any]) -> None:
     """Print one JSON object on a line of its own, at once."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()
 
 
@@ -71,6 +72,8 @@ def evidence_line(found: Evidence) -> str:
 
 def coverage_line(coverage: Coverage) -> str:
     """`video.mp4  60.0 s: 20.0 % sampled, 80.0 % still`, with the reason of each gap."""
+    if not coverage.spans:
+        return f"{_short(coverage.stream)}  its ingest was interrupted; run the same ingest again"
     kinds = [
         f"{coverage.share(kind):.1%} {kind}".replace("%", " %")
         for kind in ("sampled", "still", "skipped", "gap")
@@ -116,7 +119,7 @@ def footnotes(answer: Answer) -> None:
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """A bar on stderr for each source: its part done, and video-seconds per second."""
+    """A bar on stderr for one source: its part done, and video-seconds per second."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -124,16 +127,15 @@ def progress() -> Iterator[Report]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    tasks: dict[str, TaskID] = {}
+    task: TaskID | None = None
+    began = time.monotonic()
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
 
         def report(source: VideoFile, seconds: float) -> None:
-            if source.stream not in tasks:
-                name = _short(source.stream)
-                tasks[source.stream] = bars.add_task(name, total=source.duration, rate="")
-            task = tasks[source.stream]
-            elapsed = bars.tasks[bars.task_ids.index(task)].elapsed or 0.0
-            rate = f"{seconds / elapsed:.0f} video-s/s" if elapsed > 0 else ""
-            bars.update(task, completed=seconds, rate=rate)
+            nonlocal task
+            if task is None:
+                task = bars.add_task(_short(source.stream), total=source.duration, rate="")
+            rate = seconds / (time.monotonic() - began)
+            bars.update(task, completed=seconds, rate=f"{rate:.0f} video-s/s")
 
         yield report

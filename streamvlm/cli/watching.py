@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +21,7 @@ from streamvlm.cli.options import (
     Streams,
     Until,
 )
-from streamvlm.errors import StreamVLMError
+from streamvlm.errors import SourceError, StreamVLMError
 from streamvlm.types import Query
 from streamvlm.wire import plain
 
@@ -40,7 +42,7 @@ def _looks_like_video(word: str) -> bool:
     """Whether a word is a place to look rather than a question."""
     return (
         re.match(r"[a-zA-Z][\w+.-]*://", word) is not None
-        or Path(word).exists()
+        or os.path.exists(word)
         or ("?" not in word and re.search(r"^\S+\.\w{2,4}$|^\S+/$", word) is not None)
     )
 
@@ -55,7 +57,7 @@ def _split(words: Sequence[str], memory: Path | None) -> tuple[list[str], list[s
     if not videos and memory is None and len(words) > 1:
         videos = [words[0]]  # named as a video by its place: its absence is reported as such
     questions = list(words[len(videos) :])
-    if not questions:
+    if not questions or not all(question.strip() for question in questions):
         raise typer.BadParameter("no question; write it in quotes after the video")
     if not videos and memory is None:
         raise typer.BadParameter("no video; name one before the question, or give --memory")
@@ -69,21 +71,60 @@ def _open(config: str, overrides: Sequence[str] | None, memory: Path | None) -> 
     return load(config, overrides or ()).build(memory)
 
 
-def _watch(vlm: StreamVLM, videos: Sequence[str], *, as_json: bool) -> bool:
-    """Ingest each video and say what became of it; False if any failed."""
-    from streamvlm.ingest import Ingested
+def _watch(vlm: StreamVLM, videos: Sequence[str], *, as_json: bool) -> tuple[list[str], bool]:
+    """Ingest every source of every video, and say at once what became of each.
 
+    Returns:
+        The streams that are now in the memory, and whether none failed.
+    """
+    from streamvlm.ingest import Ingested
+    from streamvlm.video.sources import expand
+
+    streams: list[str] = []
     fine = True
     for video in videos:
         try:
-            with show.progress() as progress:
-                results = vlm.ingest(video, progress)
+            sources = expand(video)
         except StreamVLMError as error:
-            results = [Ingested(video, error=str(error))]
-        for result in results:
+            sources, fine = [], False
+            show.ingested(Ingested(video, error=str(error)), as_json=as_json)
+        for source in sources:
+            try:
+                with show.progress() as progress:
+                    (result,) = vlm.ingest(source, progress)
+                streams.append(result.stream)
+            except StreamVLMError as error:
+                result, fine = Ingested(source, error=str(error)), False
             show.ingested(result, as_json=as_json)
-            fine &= result.error is None
-    return fine
+    return streams, fine
+
+
+@contextmanager
+def _queries(
+    words: Sequence[str],
+    vlm: StreamVLM,
+    videos: Sequence[str],
+    *,
+    limits: Mapping[str, Any],
+    as_json: bool,
+) -> Iterator[list[Query]]:
+    """The questions as queries, once the videos before them are watched.
+
+    Without `--stream` a question about named videos is about those only.
+
+    Raises:
+        typer.Exit: with code 1 if a video failed: at once if there is none left to ask about,
+            else at the end.
+    """
+    streams, fine = _watch(vlm, videos, as_json=as_json)
+    if videos and not streams:
+        raise typer.Exit(1)
+    if vlm.stages.uses_demo_model:
+        show.note(show.DEMO_NOTE)
+    chosen = {**limits, "streams": limits["streams"] or streams}
+    yield [vlm.query(question, **chosen) for question in words]
+    if not fine:
+        raise typer.Exit(1)
 
 
 def ask(
@@ -98,17 +139,13 @@ def ask(
 ) -> None:
     """Answer questions about videos, with evidence, coverage and cost."""
     videos, questions = _split(words, memory)
-    with _open(config, overrides, memory) as vlm:
-        fine = _watch(vlm, videos, as_json=as_json)
-        if not fine and not vlm.streams():
-            raise typer.Exit(1)
-        if vlm.stages.uses_demo_model:
-            show.note(show.DEMO_NOTE)
-        for question in questions:
-            query = vlm.query(question, streams=stream or (), since=since, until=until)
+    limits = {"streams": stream or (), "since": since, "until": until}
+    with (
+        _open(config, overrides, memory) as vlm,
+        _queries(questions, vlm, videos, limits=limits, as_json=as_json) as queries,
+    ):
+        for query in queries:
             _answer(vlm, query, as_json=as_json)
-    if not fine:
-        raise typer.Exit(1)
 
 
 def _answer(vlm: StreamVLM, query: Query, *, as_json: bool) -> None:
@@ -116,7 +153,7 @@ def _answer(vlm: StreamVLM, query: Query, *, as_json: bool) -> None:
         show.line(plain(vlm.ask(query)))
         return
     show.out.print(query.text, style="bold", markup=False)
-    answer = vlm.ask(query, on_word=lambda word: show.out.print(word, end="", markup=False))
+    answer = vlm.ask(query, on_word=lambda word: show.out.print(word.text, end="", markup=False))
     show.out.print()
     show.footnotes(answer)
 
@@ -134,7 +171,7 @@ def ingest(
 ) -> None:
     """Watch videos once and remember them; one that fails never stops the others."""
     with _open(config, overrides, memory) as vlm:
-        fine = _watch(vlm, videos, as_json=as_json)
+        _, fine = _watch(vlm, videos, as_json=as_json)
     if not fine:
         raise typer.Exit(1)
 
@@ -150,28 +187,35 @@ def search(
     thumbnails: Annotated[
         Path, typer.Option(help="The folder to write a picture of each moment to.")
     ] = Path("thumbnails"),
+    most: Annotated[int, typer.Option(min=1, help="How many moments at the most.")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Find the moments that bear on a question: times, scores and pictures, no answer."""
     videos, questions = _split(words, memory)
-    with _open(config, overrides, memory) as vlm:
-        fine = _watch(vlm, videos, as_json=as_json)
-        if vlm.stages.uses_demo_model:
-            show.note(show.DEMO_NOTE)
-        for question in questions:
-            query = vlm.query(question, streams=stream or (), since=since, until=until)
-            evidence = vlm.search(query)
+    limits = {"streams": stream or (), "since": since, "until": until, "max_records": most}
+    with (
+        _open(config, overrides, memory) as vlm,
+        _queries(questions, vlm, videos, limits=limits, as_json=as_json) as queries,
+    ):
+        for query in queries:
+            _moments(vlm, query, thumbnails, as_json=as_json)
+
+
+def _moments(vlm: StreamVLM, query: Query, thumbnails: Path, *, as_json: bool) -> None:
+    evidence = vlm.search(query)
+    if not as_json:
+        show.out.print(query.text, style="bold", markup=False)
+    if not evidence:
+        show.note("nothing in the memory lies within those limits")
+    for found in evidence:
+        picture = thumbnails / f"{found.record.id}.jpg"
+        try:
             thumbnails.mkdir(parents=True, exist_ok=True)
-            if not as_json:
-                show.out.print(question, style="bold", markup=False)
-            if not evidence:
-                show.note("nothing in the memory lies within those limits")
-            for found in evidence:
-                picture = thumbnails / f"{found.record.id}.jpg"
-                picture.write_bytes(found.record.thumbnail)
-                if as_json:
-                    show.line({"query": question, **plain(found), "thumbnail": str(picture)})
-                else:
-                    show.out.print(f"  {show.evidence_line(found)}  {picture}", markup=False)
-    if not fine:
-        raise typer.Exit(1)
+            picture.write_bytes(found.record.thumbnail)
+        except OSError as error:
+            reason = f"{thumbnails}: no pictures can be written there ({error.strerror})"
+            raise SourceError(f"{reason}; give another folder with --thumbnails") from error
+        if as_json:
+            show.line({"query": query.text, **plain(found), "thumbnail": str(picture)})
+        else:
+            show.out.print(f"  {show.evidence_line(found)}  {picture}", markup=False)

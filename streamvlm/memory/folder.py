@@ -52,9 +52,10 @@ def in_words(path: Path, doing: str) -> Iterator[None]:
 def _reason(error: OSError | sqlite3.Error) -> str:
     code = error.errno if isinstance(error, OSError) else None
     text = str(error)
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "full" in text:
+    is_sqlite = isinstance(error, sqlite3.Error)
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or (is_sqlite and "full" in text):
         return "no space is left (disk, quota or file size limit); free some and do it again"
-    if code in (errno.EROFS, errno.EACCES, errno.EPERM) or "readonly" in text:
+    if code in (errno.EROFS, errno.EACCES, errno.EPERM) or (is_sqlite and "readonly" in text):
         return "writing there is not permitted; choose another folder or change its permissions"
     if isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a data" in text):
         return f"its catalogue is damaged ({text}); restore catalog.db from a copy"

@@ -20,6 +20,8 @@ from streamvlm.errors import SourceError
 from streamvlm.video.remote import RemoteFile, is_url
 
 _URL_BUFFER_BYTES = 2**18
+_LISTS = frozenset({"concat", "hls", "dash", "image2", "sdp", "imf"})
+"""Formats that name other files, which nobody asked to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ def opened(
         except av.error.FFmpegError as error:
             raise SourceError(f"{stream}: {_why_not(uri)}") from error
         stack.enter_context(container)
+        if (kind := container.format.name) in _LISTS:
+            raise SourceError(f"{stream}: is a list of other files ({kind}); give those files")
         yield container, _best_video(container, stream)
 
 

@@ -68,6 +68,10 @@ def open_source(uri: str, sampling: Sampling) -> VideoFile:
         SourceError: with what is wrong with it and what to do.
     """
     _check_scheme(uri)
+    try:
+        uri.encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{uri!a}: the name is not valid UTF-8; rename it") from error
     return VideoFile(uri, sampling)
 
 
