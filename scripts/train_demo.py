@@ -41,15 +41,26 @@ class Schedule:
     """How much of everything."""
 
     films: int
+    """Films in the pool."""
     tower: int
+    """Steps of eye and projector."""
     language: int
+    """Steps of the language model."""
     retriever: int
+    """Steps of the retriever."""
 
 
 def schedule(minutes: float) -> Schedule:
     """The work that two cores of the machine it was planned on do in that time."""
     share = minutes / _PLANNED_MINUTES
-    return Schedule(*(max(8, round(full * share)) for full in (1600, 1050, 1456, 450)))
+    # With fewer films the retriever could not fill one batch.
+    least = Schedule(films=40, tower=10, language=10, retriever=10)
+    return Schedule(
+        films=max(least.films, round(1600 * share)),
+        tower=max(least.tower, round(1050 * share)),
+        language=max(least.language, round(1456 * share)),
+        retriever=max(least.retriever, round(450 * share)),
+    )
 
 
 def main() -> None:
@@ -86,7 +97,7 @@ def train(plan: Schedule, out: Path) -> None:
         tower_steps=plan.tower,
         language_steps=plan.language,
         retriever_steps=plan.retriever,
-        hardware=f"{minutes:.0f} minutes on {os.cpu_count()} CPU cores, no GPU.",
+        conditions=f"{minutes:.0f} minutes on {os.cpu_count()} CPU cores, no GPU.",
     )
     measure(out, facts)
 

@@ -24,8 +24,8 @@ class Training:
     """Of 7000 tokens."""
     retriever_steps: int
     """Of 128 frames."""
-    hardware: str
-    """What it ran on and how long it took, in words."""
+    conditions: str
+    """What it ran on, how long it took, and what was special about it, in words."""
 
 
 def table(scores: Mapping[str, Sequence[Score]]) -> str:
@@ -95,7 +95,9 @@ Answers are one or two words: `yes`, `red`, `star`, `top left` (ninths of the pi
 
 Anything else. It has never seen a photograph, other shapes, colours or words, things that touch or
 overlap, more than three things at once, or more than twelve frames in a question. It answers
-regardless, and then wrongly. How sure it says it is, is not calibrated.
+regardless, and then wrongly. A kind whose share in the table below is not plainly above "blind" and
+"best constant" was not learned, however the question sounds. How sure it says it is, is not
+calibrated.
 
 ## How good it is
 
@@ -107,25 +109,30 @@ coloured shapes occur in training: this measures seeing, not generalising to new
 
 {table(scores)}
 
-"Dropped" means that, in half of the questions, 25 to 85 % of the visual tokens were removed without
+"Dropped" means that, in half of the clips, 25 to 85 % of the visual tokens were removed without
 looking at what they show; some of these questions can then not be answered by anyone.
 
 Retrieval, among the twelve scenes of four films ({found[0].count} things):
 
 {found_table(found)}
 
-## How it was trained
+{_recipe(training)}"""
+
+
+def _recipe(training: Training) -> str:
+    return f"""## How it was trained
 
 1. {training.films} films of three scenes ({training.frames} frames at 1 fps), drawn at 192×192,
    encoded as H.264 (CRF 18 to 30), decoded and resized to 96×96.
 2. Eye, projector and word embeddings: {training.tower_steps} steps of 64 frames; each of the 36
    tokens of a frame must name colour and shape of what it shows, and its row and column.
 3. Language model on the frozen eye: {training.language_steps} steps of 7000 tokens, one schedule;
-   clips of up to 3, then 6, then 12 frames, then tokens dropped blindly. Up to twelve questions
-   share one clip. While training, visual tokens must also tell time, heading and novelty.
+   clips of up to 3, then mostly 6, sometimes 12 frames, with tokens dropped blindly later on. Up to
+   twelve questions share one clip. While training, visual tokens must also tell their time, and
+   heading, novelty and place of their thing.
 4. Retriever: {training.retriever_steps} steps of 128 frames against 62 texts with the sigmoid loss
    (SigLIP, arXiv:2303.15343); the eye's last layer is trained further, the others are frozen.
 
-Seed 0 throughout. {training.hardware} Weights are float16; prompts are laid out as
+Everything starts from seed 0. {training.conditions} Weights are float16; prompts are laid out as
 `streamvlm/models/_prompt.py` does, with `MM:SS` before each frame and positions "full".
 """

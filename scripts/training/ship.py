@@ -58,6 +58,8 @@ def _ship(model: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(folder)
     model.float()
+    # They are written for their owner only, but what ships is read by whoever installs it.
+    (folder / "model.safetensors").chmod(0o644)
     make_tokenizer().save_pretrained(folder)
 
 

@@ -14,10 +14,10 @@ def storyboard() -> Film:
     return Film(
         seed=HELD_OUT,
         scenes=(
-            Scene(0, 8, "still", _texture(1), (_still("blue circle", (0.25, 0.75), (0, 8)),)),
-            Scene(8, 16, "noisy", _texture(2), (_still("red square", (0.7, 0.3), (11, 16)),)),
+            Scene(0, 8, "still", _texture(1), (_still("blue circle", (0.2, 0.8), (0, 8)),)),
+            Scene(8, 16, "noisy", _texture(2), (_still("red square", (0.8, 0.2), (11, 16)),)),
             Scene(
-                16, 24, "panning", _texture(3), (_moving("green triangle", (0.25, 0.5), (17, 24)),)
+                16, 24, "panning", _texture(3), (_moving("green triangle", (0.2, 0.5), (19, 24)),)
             ),
             Scene(
                 24,
@@ -25,11 +25,11 @@ def storyboard() -> Film:
                 "still",
                 _texture(4),
                 (
-                    _still("yellow star", (0.75, 0.75), (24, 32)),
-                    _still("purple ring", (0.25, 0.25), (27, 32)),
+                    _still("yellow star", (0.8, 0.8), (24, 32)),
+                    _still("purple ring", (0.2, 0.2), (27, 32)),
                 ),
             ),
-            Scene(32, 40, "noisy", _texture(5), (_still("white cross", (0.5, 0.25), (34, 40)),)),
+            Scene(32, 40, "noisy", _texture(5), (_still("white cross", (0.5, 0.2), (34, 40)),)),
         ),
     )
 
@@ -45,5 +45,5 @@ def _still(name: str, place: tuple[float, float], life: tuple[int, int]) -> Thin
 
 def _moving(name: str, place: tuple[float, float], life: tuple[int, int]) -> Thing:
     colour, shape = name.split()
-    travel = 0.5 / (life[1] - life[0] - 1)
+    travel = 0.6 / (life[1] - life[0] - 1)
     return Thing(colour, shape, 0.15, *place, "right", travel, *life)
