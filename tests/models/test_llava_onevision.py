@@ -99,7 +99,10 @@ def test_encoding_clip_by_clip_equals_encoding_whole(load, clip):
         Clip(whole.stream, start, start + 5, whole.frames[start : start + 5]) for start in (0, 5)
     ]
     pieces = torch.cat([model.encode(part).features for part in parts])
-    assert torch.equal(pieces, model.encode(whole).features)
+    # Where a frame lies in its batch may decide which thread rounds it: the last place only.
+    torch.testing.assert_close(pieces, model.encode(whole).features, rtol=0, atol=1e-5)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(pieces.flip(0), model.encode(whole).features, rtol=0, atol=1e-1)
 
 
 def test_the_batch_size_does_not_change_the_tokens(load, clip):
