@@ -92,6 +92,8 @@ def _read(config: str | Path) -> dict[str, Any]:
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if path.suffix or len(path.parts) > 1:
+            raise ConfigError(f"there is no file {path}; check the path") from None
         hint = nearest(str(config), known)
         raise ConfigError(f"there is no configuration {str(config)!r}{hint}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

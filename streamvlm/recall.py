@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +42,10 @@ def recall(
         Evidence by stream and time.
 
     Raises:
-        MemoryStoreError: the memory's keys are of another embedder.
+        MemoryStoreError: the memory is empty, or its keys are of another embedder.
     """
+    if not len(memory):
+        raise MemoryStoreError(f"the memory {memory.path} is empty; ingest a video into it first")
     if memory.identity.embedder != embedder.model:
         raise MemoryStoreError(
             f"this memory was made with the embedder {memory.identity.embedder}, but the "
@@ -51,7 +55,9 @@ def recall(
     with watch.stage("embed"):
         key = embedder.embed_text(query.text)
     with watch.stage("retrieve"):
-        return retrieve(memory, key, query) or _standing(memory, key, query)
+        found = retrieve(memory, key, query) or _standing(memory, key, query)
+    seen = map(partial(_within, query), found)
+    return tuple(each for each in seen if len(each.record.tokens))
 
 
 def _standing(memory: Memory, key: NDArray[np.float32], query: Query) -> tuple[Evidence, ...]:
@@ -69,6 +75,19 @@ def _standing(memory: Memory, key: NDArray[np.float32], query: Query) -> tuple[E
                 found += retrieve(memory, key, before)
     best = sorted(found, key=lambda each: -each.score)[: query.max_records]
     return tuple(sorted(best, key=lambda each: (each.record.stream, each.record.start)))
+
+
+def _within(query: Query, found: Evidence) -> Evidence:
+    """The same evidence without the tokens of frames outside the query's time.
+
+    The last frame before that time stays: it is what was still to be seen when it began.
+    """
+    tokens, since = found.record.tokens, query.since or 0.0
+    before = tokens.seconds[tokens.seconds <= since]
+    first = before.max() if len(before) else tokens.seconds.new_tensor(since)
+    until = math.inf if query.until is None else query.until
+    inside = (tokens.seconds >= first) & (tokens.seconds < until)
+    return replace(found, record=replace(found.record, tokens=tokens.select(inside)))
 
 
 def match_stream(name: str, known: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """What flows through StreamVLM: one frozen dataclass per arrow of the picture in `streamvlm`.
 
-Times are float64 seconds from the first picture of the stream. Images are RGB uint8 (H, W, 3).
+Times are float64 seconds from a stream's first picture. Images are RGB uint8 (H, W, 3).
 T time steps, H rows, W columns, N tokens, D features, E key width, K keys.
 Importing this module loads neither torch nor numpy.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self
+
+from streamvlm.errors import BadOption
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,13 +190,12 @@ class Query:
     """A question with its limits."""
 
     text: str
-    """The question, in words."""
     streams: tuple[str, ...] = ()
     """Only these streams; empty for all."""
     since: float | None = None
-    """Only clips that end after this second of their stream."""
+    """Only what was seen from this second of the stream on, and what stood there still."""
     until: float | None = None
-    """Only clips that start before this second of their stream."""
+    """Only what was seen before this second of the stream."""
     max_records: int = 8
     """Read at most this many records."""
     max_tokens: int = 4096
@@ -202,9 +203,11 @@ class Query:
 
     def __post_init__(self) -> None:
         if not self.text.strip():
-            raise ValueError("the question is empty; write what you want to know")
+            raise BadOption("the question is empty; write what you want to know")
         if self.max_records < 1 or self.max_tokens < 1:
-            raise ValueError("max_records and max_tokens must be at least 1")
+            raise BadOption("max_records and max_tokens must be at least 1")
+        if self.until is not None and self.until <= max(self.since or 0.0, 0.0):
+            raise BadOption(f"until ({self.until:g} s) must lie after since and after 0")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

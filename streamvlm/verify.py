@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streamvlm.errors import MemoryStoreError, SourceError
 from streamvlm.memory.store import Memory, StreamInfo
 from streamvlm.video.pictures import frame_hash
+from streamvlm.video.remote import is_url
 from streamvlm.video.sources import Sampling, identify, open_source
 
 
@@ -46,6 +48,10 @@ def verify(memory: Memory, *, allow_local: bool = False) -> Iterator[Verdict]:
         cited, problems = _cited(memory, info.stream)
         if not info.complete:
             problems.append("its ingest was interrupted; run the same ingest again")
+        if not is_url(info.stream) and not os.path.exists(info.stream):
+            gone = "its file was moved or deleted since it was ingested; put it back, or forget it"
+            yield Verdict(info.stream, len(cited), 0, (*problems, f"{info.stream}: {gone}"))
+            continue
         try:
             seen = _seen(info, set(cited), allow_local=allow_local)
         except SourceError as error:

@@ -167,7 +167,8 @@ def _device(device: str) -> torch.device:
     if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
         raise ModelError(
             f"device {device!r} was asked for, but torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices; set device: cpu or install a CUDA build"
+            f"{torch.cuda.device_count()} CUDA devices; use `--set model.device=cpu --set "
+            "embedder.device=cpu`, or a machine with a GPU and torch's CUDA build"
         )
     return target
 
@@ -187,8 +188,8 @@ def _locate(name: str, path: str, *, download: bool) -> Path:
         if download:
             raise ModelError(f"{name} could not be downloaded ({_first(error)})") from error
         raise ModelError(
-            f"{name} is neither a folder nor on this machine; give a folder, or set download: true "
-            "to fetch it from Hugging Face"
+            f"{name} is neither a folder nor on this machine; fetch it with `hf download {name}`, "
+            "give a folder, or set the option download to true"
         ) from error
     return Path(fetched)
 

@@ -112,6 +112,9 @@ def test_search_writes_a_picture_of_each_moment(memory_folder, tmp_path):
     for moment in found:
         assert Path(moment["thumbnail"]).read_bytes()[:2] == b"\xff\xd8"
         assert -1 <= moment["score"] <= 1
+    scores = [moment["score"] for moment in found]
+    assert scores == sorted(scores, reverse=True)
+    assert found[0]["start"] <= 11 < found[0]["end"]
 
 
 def test_pictures_that_cannot_be_written_are_one_sentence(memory_folder, tmp_path):
@@ -207,6 +210,8 @@ def test_every_command_explains_itself(command):
         (["ask", "video.mp4", "  "], "no question"),
         (["ask", "Where is it?"], "no video"),
         (["ask", "a.mp4", "Where?", "--config", "defalt"], "did you mean 'default'"),
+        (["ask", "a.mp4", "Where?", "--config", "mine.yaml"], "there is no file mine.yaml"),
+        (["ask", "a.mp4", "Where?", "--since", "9", "--until", "5"], "must lie after since"),
         (["ask", "a.mp4", "Where?", "--set", "compressor.kep=1"], "did you mean 'keep'"),
         (["ask", "a.mp4", "Where?", "--set", "compressor.name=fastvit"], "did you mean 'fastvid'"),
         (["ingest", "a.mp4"], "--memory"),

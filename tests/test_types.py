@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from streamvlm.errors import BadOption
 from streamvlm.types import (
     Clip,
     Coverage,
@@ -108,10 +109,17 @@ def test_stored_tokens_carry_no_cues():
 
 
 def test_a_query_needs_words_and_room():
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(BadOption, match="empty"):
         Query("  ")
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(BadOption, match="at least 1"):
         Query("who?", max_records=0)
+
+
+def test_a_query_needs_a_time_that_ends_after_it_starts():
+    with pytest.raises(BadOption, match="must lie after since"):
+        Query("who?", since=100.0, until=5.0)
+    with pytest.raises(BadOption, match="after 0"):
+        Query("who?", until=0.0)
 
 
 def test_the_shares_of_a_coverage_sum_to_one():

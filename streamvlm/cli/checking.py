@@ -23,6 +23,8 @@ def verify(
 
     fine = True
     with Memory.open(memory, writable=False) as opened:
+        if not opened.streams():
+            show.note(f"the memory {memory} is empty; there is nothing to verify")
         for verdict in verify_memory(opened):
             fine &= verdict.ok
             if as_json:

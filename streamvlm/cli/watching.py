@@ -127,6 +127,14 @@ def _queries(
         raise typer.Exit(1)
 
 
+def _limits(
+    stream: Sequence[str] | None, since: float | None, until: float | None
+) -> dict[str, Any]:
+    """What narrows every question, checked before anything is loaded."""
+    Query("any", since=since, until=until)
+    return {"streams": stream or (), "since": since, "until": until}
+
+
 def ask(
     words: Words,
     config: ConfigName = "default",
@@ -139,7 +147,7 @@ def ask(
 ) -> None:
     """Answer questions about videos, with evidence, coverage and cost."""
     videos, questions = _split(words, memory)
-    limits = {"streams": stream or (), "since": since, "until": until}
+    limits = _limits(stream, since, until)
     with (
         _open(config, overrides, memory) as vlm,
         _queries(questions, vlm, videos, limits=limits, as_json=as_json) as queries,
@@ -185,14 +193,14 @@ def search(
     since: Since = None,
     until: Until = None,
     thumbnails: Annotated[
-        Path, typer.Option(help="The folder to write a picture of each moment to.")
+        Path, typer.Option(help="The folder that a picture of each moment is written to.")
     ] = Path("thumbnails"),
     most: Annotated[int, typer.Option(min=1, help="How many moments at the most.")] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Find the moments that bear on a question: times, scores and pictures, no answer."""
+    """Find the moments that bear on a question, the best first: times, scores and pictures."""
     videos, questions = _split(words, memory)
-    limits = {"streams": stream or (), "since": since, "until": until, "max_records": most}
+    limits = {**_limits(stream, since, until), "max_records": most}
     with (
         _open(config, overrides, memory) as vlm,
         _queries(questions, vlm, videos, limits=limits, as_json=as_json) as queries,
@@ -202,7 +210,7 @@ def search(
 
 
 def _moments(vlm: StreamVLM, query: Query, thumbnails: Path, *, as_json: bool) -> None:
-    evidence = vlm.search(query)
+    evidence = sorted(vlm.search(query), key=lambda found: -found.score)
     if not as_json:
         show.out.print(query.text, style="bold", markup=False)
     if not evidence:

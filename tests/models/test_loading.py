@@ -33,7 +33,7 @@ def test_a_folder_without_a_checkpoint(tmp_path):
 
 
 def test_a_name_that_is_not_on_this_machine_without_leave_to_download():
-    refuse("neither a folder nor on this machine; .*set download: true", "nobody/nothing")
+    refuse("neither a folder nor on this machine; fetch it with `hf download", "nobody/nothing")
 
 
 def test_an_impossible_name():
@@ -102,7 +102,7 @@ def test_a_preprocessor_for_another_tower(damaged):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_cuda_device_that_is_not_there(folder):
-    refuse("sees 0 CUDA devices; set device: cpu or install", folder, device="cuda")
+    refuse("sees 0 CUDA devices; use `--set model.device=cpu", folder, device="cuda")
 
 
 def test_an_unknown_device(folder):
