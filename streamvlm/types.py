@@ -190,6 +190,7 @@ class Query:
     """A question with its limits."""
 
     text: str
+    """The question, in words."""
     streams: tuple[str, ...] = ()
     """Only these streams; empty for all."""
     since: float | None = None
@@ -215,6 +216,7 @@ class Evidence:
     """A record that bears on a query."""
 
     record: MemoryRecord
+    """What was found."""
     score: float
     """Similarity to the query, -1 to 1; compare within one query only."""
 
@@ -234,12 +236,10 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of stream time and how it was watched."""
+    """A stretch [start, end) of stream time, in seconds, and how it was watched."""
 
     start: float
-    """Inclusive, in seconds."""
     end: float
-    """Exclusive, in seconds."""
     kind: SpanKind
     """`sampled`, `still` (nothing new), `skipped` (overload) or `gap` (no picture)."""
     reason: str = ""
