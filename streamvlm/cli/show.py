@@ -79,7 +79,7 @@ def coverage_line(coverage: Coverage) -> str:
         for kind in ("sampled", "still", "skipped", "gap")
         if coverage.share(kind) > 0
     ]
-    reasons = sorted({span.reason for span in coverage.spans if span.reason not in ("", "gap")})
+    reasons = sorted({span.reason for span in coverage.spans if span.reason})
     why = f" ({', '.join(reasons)})" if reasons else ""
     return f"{_short(coverage.stream)}  {coverage.seconds:.1f} s: {', '.join(kinds)}{why}"
 

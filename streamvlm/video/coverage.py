@@ -56,12 +56,12 @@ class CoverageLog:
         watched = max(self._until, ended_at if ended_at is not None else duration or 0.0)
         whole = max(watched, duration or 0.0)
         if self._last_index is None:
-            self._add(whole, "gap", "gap")
+            self._add(whole, "gap", "no picture decoded")
             return Coverage(self._stream, tuple(self._spans))
         if whole - watched <= _TAIL_SECONDS:
             watched = whole
         self._finish(watched, None)
-        self._add(whole, "gap", "gap")
+        self._add(whole, "gap", "ends early")
         return Coverage(self._stream, tuple(self._spans))
 
     def _finish(self, seconds: float, lost: Lost | None) -> None:
@@ -72,7 +72,8 @@ class CoverageLog:
         if lost is not None and lost.reason == "overload":
             self._add(seconds, "skipped", "overload")
         else:
-            self._add(seconds, "gap", "gap" if lost is None else lost.reason)
+            is_hole = lost is None or lost.reason == "gap"
+            self._add(seconds, "gap", "no pictures stored" if is_hole else "damage")
 
     def _add(self, end: float, kind: SpanKind, reason: str = "") -> None:
         if end <= self._until:

@@ -38,20 +38,25 @@ def test_kept_and_dropped_frames_make_sampled_and_still_spans():
 
 
 @pytest.mark.parametrize(
-    ("reason", "kind"), [("gap", "gap"), ("damage", "gap"), ("overload", "skipped")]
+    ("reason", "kind", "said"),
+    [
+        ("gap", "gap", "no pictures stored"),
+        ("damage", "gap", "damage"),
+        ("overload", "skipped", "overload"),
+    ],
 )
-def test_lost_time_lies_right_before_its_frame(reason, kind):
+def test_lost_time_lies_right_before_its_frame(reason, kind, said):
     coverage = account([frame(0, 0.0), frame(1, 10.0, Lost(7.0, reason))], ended_at=11.0)
     assert spans(coverage) == [
         (0.0, 3.0, "sampled", ""),
-        (3.0, 10.0, kind, reason),
+        (3.0, 10.0, kind, said),
         (10.0, 11.0, "sampled", ""),
     ]
 
 
 def test_a_missing_tail_is_a_gap():
     coverage = account([frame(0, 0.0)], duration=9.5, ended_at=4.9)
-    assert spans(coverage) == [(0.0, 4.9, "sampled", ""), (4.9, 9.5, "gap", "gap")]
+    assert spans(coverage) == [(0.0, 4.9, "sampled", ""), (4.9, 9.5, "gap", "ends early")]
 
 
 def test_a_tail_shorter_than_a_picture_is_no_gap():
@@ -63,7 +68,7 @@ def test_a_file_longer_than_it_promised_counts_to_its_end():
 
 
 def test_a_stream_without_any_frame_is_one_gap():
-    assert spans(account([], duration=3.0, ended_at=0.0)) == [(0.0, 3.0, "gap", "gap")]
+    assert spans(account([], duration=3.0, ended_at=0.0)) == [(0.0, 3.0, "gap", "no picture decoded")]
 
 
 def test_a_stream_of_no_length_has_no_spans():
