@@ -68,7 +68,9 @@ def test_a_file_longer_than_it_promised_counts_to_its_end():
 
 
 def test_a_stream_without_any_frame_is_one_gap():
-    assert spans(account([], duration=3.0, ended_at=0.0)) == [(0.0, 3.0, "gap", "no picture decoded")]
+    assert spans(account([], duration=3.0, ended_at=0.0)) == [
+        (0.0, 3.0, "gap", "no picture decoded")
+    ]
 
 
 def test_a_stream_of_no_length_has_no_spans():
