@@ -10,6 +10,9 @@ import numpy as np
 
 from streamvlm.bench.world import COLOURS, SHAPES, Film, Thing
 
+# The truth says times exactly as the prompt does, or the model could not copy them.
+from streamvlm.models._prompt import clock as clock
+
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "exist": ("Is there a {thing}?", "Do you see a {thing}?"),
     "colour": ("What colour is the {shape}?", "Which colour does the {shape} have?"),
@@ -48,13 +51,6 @@ def normalise(answer: str) -> str:
     """
     words = " ".join(answer.lower().split()).strip(" .")
     return re.sub(r"^(the|a|an) ", "", words)
-
-
-def clock(seconds: float) -> str:
-    """A time as the model reads and says it: `MM:SS`, from one hour on `HH:MM:SS`."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
 
 
 def place(thing: Thing, seconds: float) -> str:

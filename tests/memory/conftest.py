@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from streamvlm.memory.store import Identity
+from streamvlm.memory.store import Identity, Memory
 from streamvlm.types import MemoryRecord, VisualTokens
 
 WIDTH = 32
@@ -16,6 +17,17 @@ WIDTH = 32
 @pytest.fixture
 def identity() -> Identity:
     return Identity(encoder="tiny-encoder@1", embedder="tiny-embedder@1", key_width=WIDTH)
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "lobby"
+
+
+@pytest.fixture
+def memory(path, identity) -> Iterator[Memory]:
+    with Memory.create(path, identity, payload="raw", sync="process") as memory:
+        yield memory
 
 
 @pytest.fixture

@@ -16,17 +16,6 @@ from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.store import DamagedRecord, Identity, Memory, ShardLimits
 
 
-@pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "lobby"
-
-
-@pytest.fixture
-def memory(path, identity):
-    with Memory.create(path, identity, payload="raw", sync="process") as memory:
-        yield memory
-
-
 def shard_bytes(path: Path) -> list[bytes]:
     return [shard.read_bytes() for shard in sorted((path / "shards").iterdir())]
 
