@@ -86,8 +86,8 @@ class LlavaOneVision:
         self._side = math.ceil(side // config.vision_config.patch_size / 2)
         self._model = found.fingerprint("llava_onevision", self._how)
         self._template = Template(tokenizer, config.video_token_id, self.weights)
-        silent = (config.image_token_id, config.video_token_id)
-        self._voice = Voice(self.network, tokenizer, silent, self.max_new_tokens, self.temperature)
+        slots = (config.image_token_id, config.video_token_id)
+        self._voice = Voice(self.network, tokenizer, slots, self.max_new_tokens, self.temperature)
 
     @property
     def model(self) -> str:

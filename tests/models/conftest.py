@@ -164,3 +164,17 @@ def question():
 def damaged(folder, tmp_path):
     """A copy of the checkpoint to break."""
     return Path(shutil.copytree(folder, tmp_path / "damaged"))
+
+
+@pytest.fixture(params=[1.0, 0.2])
+def demo(evidence, request):
+    """The model that ships, and eight frames of which all or some tokens were kept."""
+    from streamvlm.models.llava_onevision import LlavaOneVision
+
+    rng = np.random.default_rng(2)
+    pictures = rng.integers(0, 256, (8, 12, 12, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    clip = Clip("/v/a.mp4", 0, 8, tuple(Frame("a", i, i, p) for i, p in enumerate(pictures)))
+    model = LlavaOneVision()
+    tokens = model.encode(clip)
+    kept = torch.from_numpy(rng.random(len(tokens))) < request.param
+    return model, evidence(tokens.select(kept), clip)

@@ -12,11 +12,12 @@ from streamvlm.models._speak import Voice
 
 @pytest.fixture
 def asked(load, clip, evidence, question):
-    """A model, its evidence, and a list that grows with every forward pass."""
+    """A model that has read its evidence, and a list that grows with every forward pass."""
 
     def make(**options):
         model, video = load(**options), clip()
         items = [evidence(model.encode(video), video)]
+        list(model.answer(question, items))
         passes = []
         model.network.register_forward_hook(lambda *_: passes.append(1))
         return model, items, passes

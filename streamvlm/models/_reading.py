@@ -1,0 +1,110 @@
+"""Evidence is read once; its keys and values wait for the next question about it.
+
+A prompt is always read in two passes, cut right behind its last visual token, even when nothing
+waits. So the same question gets the same numbers to the last bit, whatever was asked before it. The
+price is one more short pass for the first question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+_PER_TOKEN = ("input_ids", "attention_mask", "position_ids")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """The part of a prompt up to its last visual token, and what the network made of it."""
+
+    evidence: Mapping[str, Any]
+    cache: Any
+
+
+@dataclass(slots=True, eq=False)
+class Reader:
+    """Reads prompts, and keeps the keys and values of the evidence it read last.
+
+    They are used again only if ids, places, mask and every visual feature are equal. Answers at
+    once are safe: what is kept is never written to, each answer goes on from a copy of its own. The
+    kept evidence costs its keys and values once more while an answer is spoken, and is let go when
+    other evidence comes. The weights must not change while a reader lives.
+    """
+
+    network: Any
+    """A Hugging Face model with a language-modelling head and causal attention."""
+    placeholders: tuple[int, ...]
+    """The ids that stand for visual tokens."""
+    _last: _Read | None = field(default=None, init=False, repr=False)
+
+    def read(self, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
+        """Read a prompt as far as its evidence goes, if it was not read just before.
+
+        Args:
+            inputs: what `forward` takes for the whole prompt, a batch of one: `input_ids` (1, S),
+                `attention_mask` (1, S), `position_ids` (…, S), and whatever the visual tokens need.
+
+        Returns:
+            What `forward` takes for the rest, at least one token, and the cache to go on from,
+            which is the caller's own. Without visual tokens, or with nothing behind them, the rest
+            is the whole prompt.
+        """
+        from transformers import DynamicCache
+
+        ids = inputs["input_ids"][0]
+        seen = torch.isin(ids, torch.tensor(self.placeholders, device=ids.device)).nonzero()
+        cut = int(seen[-1]) + 1 if len(seen) else 0
+        if cut in (0, len(ids)):
+            return inputs, DynamicCache(config=self.network.config)
+        evidence = {
+            name: value[..., :cut] if name in _PER_TOKEN else value
+            for name, value in inputs.items()
+        }
+        last = self._last
+        if last is None or not _same(last.evidence, evidence):
+            # Let go of the old keys and values before the new ones need room.
+            last = self._last = None
+            cache = DynamicCache(config=self.network.config)
+            forward(self.network, evidence, cache)
+            last = self._last = _Read(evidence, cache)
+        rest = {
+            "input_ids": inputs["input_ids"][..., cut:],
+            "attention_mask": inputs["attention_mask"],
+            "position_ids": inputs["position_ids"][..., cut:],
+        }
+        return rest, deepcopy(last.cache)
+
+
+@torch.inference_mode()
+def forward(network: Any, inputs: Mapping[str, Any], cache: Any) -> torch.Tensor:
+    """One pass over what comes next.
+
+    Args:
+        network: a Hugging Face model with a language-modelling head.
+        inputs: what its `forward` takes for the next n ≥ 1 tokens, a batch of one, with the mask
+            of all tokens so far.
+        cache: what came before; the n tokens are added to it.
+
+    Returns:
+        (V,) float32 logits of the token that follows, on the model's device.
+    """
+    out = network(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return out.logits[0, -1].float()  # type: ignore[no-any-return]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two nests of mappings, sequences and tensors hold equal values of equal types."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        alike = (one.dtype, one.device) == (other.dtype, other.device)
+        return alike and torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
