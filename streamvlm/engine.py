@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from streamvlm.errors import BadOption, StreamVLMError
-from streamvlm.ingest import Ingested, Progress, Stages, ingest
+from streamvlm.errors import BadOption
+from streamvlm.ingest import Ingested, Progress, Stages, ingest_each
 from streamvlm.memory.folder import is_memory
 from streamvlm.memory.store import Identity, Memory
 from streamvlm.recall import match_stream, recall
 from streamvlm.stopwatch import Stopwatch
 from streamvlm.types import Answer, Coverage, Evidence, Query, Usage, Word
 from streamvlm.verify import Verdict, verify
-from streamvlm.video.sources import expand
 
 MOMENTS = 8
 """How many moments a search gives, where the query does not say."""
@@ -108,19 +107,29 @@ class StreamVLM:
         Raises:
             StreamVLMError: nothing at all could be ingested; the first reason.
         """
-        found: list[Ingested] = []
-        first_error: StreamVLMError | None = None
-        sources = expand(str(uri))
-        with self._writer() as memory:
-            for source in sources:
-                try:
-                    found.append(ingest(source, self.stages, memory, progress))
-                except StreamVLMError as error:
-                    first_error = first_error or error
-                    found.append(Ingested(source, error=str(error)))
-        if first_error is not None and all(result.error for result in found):
-            raise first_error
+        found = list(self.ingest_each([uri], progress))
+        errors = [result.error for result in found if result.error is not None]
+        if errors and len(errors) == len(found):
+            raise errors[0]
         return found
+
+    def ingest_each(
+        self, uris: Iterable[str | Path], progress: Progress | None = None
+    ) -> Iterator[Ingested]:
+        """Watch files, URLs and folders one after the other; the memory is opened once for all.
+
+        Args:
+            uris: what to watch.
+            progress: called after each stored clip.
+
+        Returns:
+            What became of each source as soon as it is done; a failed one carries its `error`.
+
+        Raises:
+            MemoryStoreError: when iterated, if the memory cannot be written.
+            ModelError: when iterated, if the weights cannot be loaded.
+        """
+        return ingest_each(map(str, uris), self.stages, self._writer, progress)
 
     def query(
         self,

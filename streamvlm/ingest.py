@@ -5,21 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamvlm.errors import MemoryStoreError, SourceError
+from streamvlm.errors import MemoryStoreError, SourceError, StreamVLMError
 from streamvlm.memory.store import Memory, StreamInfo
 from streamvlm.plugins import Recipe, complete_options
 from streamvlm.stopwatch import Stopwatch
 from streamvlm.types import Clip, Coverage, MemoryRecord, Usage, VisualTokens
 from streamvlm.video.coverage import CoverageLog
 from streamvlm.video.pictures import frame_hash, thumbnail
-from streamvlm.video.sources import Sampling, SourceIdentity, VideoFile, identify, open_source
+from streamvlm.video.sources import (
+    Sampling,
+    SourceIdentity,
+    VideoFile,
+    expand,
+    identify,
+    open_source,
+)
 
 if TYPE_CHECKING:
     from streamvlm.protocols import Answerer, Clipper, Compressor, Embedder, Encoder, FrameFilter
@@ -38,8 +46,8 @@ class Ingested:
     """What of it was watched; None if it failed."""
     usage: Usage = field(default_factory=Usage)
     """What it cost; all zero if it was in the memory already."""
-    error: str | None = None
-    """Why it failed, in a sentence, else None."""
+    error: StreamVLMError | None = None
+    """Why it failed, else None."""
 
 
 Progress = Callable[[VideoFile, float], None]
@@ -116,6 +124,45 @@ class Stages:
         return json.dumps({"source": source, **chosen}, sort_keys=True)
 
 
+def ingest_each(
+    uris: Iterable[str],
+    stages: Stages,
+    open_memory: Callable[[], Memory],
+    progress: Progress | None = None,
+) -> Iterator[Ingested]:
+    """Read files, URLs and folders one after the other; one that fails never stops the others.
+
+    Args:
+        uris: what to read.
+        stages: the parts to use.
+        open_memory: opens where records go; called once, when the first source is there.
+        progress: called after each stored clip.
+
+    Yields:
+        What became of each source as soon as it is done; a failed one carries its `error`.
+
+    Raises:
+        MemoryStoreError: the memory cannot be opened.
+        ModelError: the weights that it is opened with cannot be loaded.
+    """
+    with ExitStack() as stack:
+        memory: Memory | None = None
+        for uri in uris:
+            try:
+                sources = expand(uri)
+            except StreamVLMError as error:
+                yield Ingested(uri, error=error)
+                continue
+            for source in sources:
+                if memory is None:
+                    memory = stack.enter_context(open_memory())
+                try:
+                    result = ingest(source, stages, memory, progress)
+                except StreamVLMError as error:
+                    result = Ingested(source, error=error)
+                yield result
+
+
 def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None = None) -> Ingested:
     """Read one source to its end and store its clips.
 
@@ -136,7 +183,7 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
     """
     source = open_source(uri, stages.sampling)
     identity = identify(uri, allow_local=stages.sampling.allow_local)
-    known = next((info for info in memory.streams() if info.stream == source.stream), None)
+    known = memory.stream(source.stream)
     if known is not None and known.complete:
         _check_known(known, identity, stages.settings)
         return Ingested(source.stream, known.coverage)

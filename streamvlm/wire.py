@@ -41,6 +41,8 @@ def plain(value: Any) -> Any:
             return {key: plain(item) for key, item in value.items()}
         case tuple() | list():
             return [plain(item) for item in value]
+        case Exception():
+            return str(value)
         case _ if hasattr(value, "__dataclass_fields__"):
             return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
         case _:

@@ -21,7 +21,7 @@ from streamvlm.cli.options import (
     Streams,
     Until,
 )
-from streamvlm.errors import SourceError, StreamVLMError
+from streamvlm.errors import SourceError
 from streamvlm.types import Query
 from streamvlm.wire import plain
 
@@ -77,25 +77,15 @@ def _watch(vlm: StreamVLM, videos: Sequence[str], *, as_json: bool) -> tuple[lis
     Returns:
         The streams that are now in the memory, and whether none failed.
     """
-    from streamvlm.ingest import Ingested
-    from streamvlm.video.sources import expand
-
     streams: list[str] = []
     fine = True
-    for video in videos:
-        try:
-            sources = expand(video)
-        except StreamVLMError as error:
-            sources, fine = [], False
-            show.ingested(Ingested(video, error=str(error)), as_json=as_json)
-        for source in sources:
-            try:
-                with show.progress() as progress:
-                    (result,) = vlm.ingest(source, progress)
-                streams.append(result.stream)
-            except StreamVLMError as error:
-                result, fine = Ingested(source, error=str(error)), False
+    with show.progress() as progress:
+        for result in vlm.ingest_each(videos, progress):
             show.ingested(result, as_json=as_json)
+            if result.error is None:
+                streams.append(result.stream)
+            else:
+                fine = False
     return streams, fine
 
 

@@ -252,11 +252,12 @@ class Catalog:
                 ),
             )
 
-    def streams(self) -> list[StreamInfo]:
-        """What is known about every stream, by id."""
+    def streams(self, only: str | None = None) -> list[StreamInfo]:
+        """What is known about every stream, or about one that may not be there, by id."""
         rows = self._sql.execute(
             "SELECT stream, size, digest, recipe, seconds, coverage, complete FROM stream "
-            "ORDER BY stream"
+            "WHERE ?1 IS NULL OR stream = ?1 ORDER BY stream",
+            (only,),
         )
         found = []
         for stream, size, digest, recipe, seconds, spans, complete in rows:

@@ -165,6 +165,11 @@ class Memory:
         with self._using("read"):
             return self._catalog.streams()
 
+    def stream(self, name: str) -> StreamInfo | None:
+        """What is known about one stream, or None if it is not here."""
+        with self._using("read"):
+            return next(iter(self._catalog.streams(name)), None)
+
     def append(self, records: Sequence[MemoryRecord]) -> None:
         """Add records; they are on disk when this returns. Those known by id are left out.
 
