@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamvlm.bench.drawing import write_film
-from streamvlm.bench.questions import clock, normalise, place
-from streamvlm.bench.storyboard import storyboard
 from streamvlm.bench.world import Film, Thing
+from streamvlm.bench.world.drawing import write_film
+from streamvlm.bench.world.questions import clock, normalise, place
+from streamvlm.bench.world.storyboard import storyboard
 from streamvlm.cli import show
 from streamvlm.config import load
 from streamvlm.engine import StreamVLM
@@ -51,7 +51,7 @@ def questions(film: Film) -> list[Asked]:
             first.name,
             (first.appears, ring.appears + 1),
         ),
-        Asked("Is there a red star?", "no", (0, film.seconds)),
+        Asked("Is there a red triangle?", "no", (0, film.seconds)),
     ]
 
 

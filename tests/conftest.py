@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from streamvlm.bench.drawing import write_film
-from streamvlm.bench.storyboard import storyboard
+from streamvlm.bench.world.drawing import write_film
+from streamvlm.bench.world.storyboard import storyboard
 
 
 @pytest.fixture(scope="session")

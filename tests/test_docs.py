@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from streamvlm.cli import app
 from streamvlm.config import shipped
@@ -37,7 +38,11 @@ def workplace(tmp_path_factory, shapes_film) -> Path:
 @pytest.mark.slow
 def test_the_commands_run_in_the_order_they_are_shown(workplace):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    runnable = [command for command in commands() if "--config gpu" not in command]
+    runnable = [
+        command
+        for command in commands()
+        if "--config gpu" not in command and not command.startswith("streamvlm bench")
+    ]
     assert len(runnable) >= 6
     for command in runnable:
         ran = subprocess.run(
@@ -50,6 +55,15 @@ def test_the_commands_run_in_the_order_they_are_shown(workplace):
         )
         assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
         assert ran.stdout.strip(), command
+
+
+def test_the_measurements_shown_are_understood():
+    """They take minutes, so they are only read here; tests/cli/test_bench.py runs small ones."""
+    shown = [shlex.split(line)[2:] for line in commands() if line.startswith("streamvlm bench")]
+    group = get_command(app).commands["bench"]
+    assert {name for name, *_ in shown} == set(group.commands)
+    for name, *options in shown:
+        group.commands[name].make_context(name, options)  # raises if an option is unknown
 
 
 def test_the_python_lines_run(workplace, monkeypatch, capsys):
@@ -68,7 +82,9 @@ def test_every_command_is_in_the_readme():
     for command in app.registered_commands:
         assert command.callback is not None
         name = command.name or command.callback.__name__
-        assert f"streamvlm {name}" in README or f"scripts/{name}" in README
+        assert f"streamvlm {name}" in README
+    for group in app.registered_groups:
+        assert f"streamvlm {group.name}" in README
 
 
 def test_every_file_named_in_the_readme_exists():

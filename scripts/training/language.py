@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from scripts.training.lessons import HINTS, IGNORE, NEWLINE, TEXT, Difficulty, Lesson, Teacher
+from scripts.training.lessons import (
+    HINTS,
+    IGNORE,
+    NEWLINE,
+    TEXT,
+    Difficulty,
+    Focus,
+    Lesson,
+    Teacher,
+)
 from scripts.training.pool import Pool
 from scripts.training.tower import WIDTH, pixels, see
 
@@ -22,13 +32,49 @@ logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 _HINTED_LAYER = 3
 _TOKENS_A_STEP = 7000
+_LONGEST, _OFTEN = (4, 8, 12, 24), (0.3, 0.4, 0.2, 0.1)
+"""Frames that a lesson has at the most once the short ones are learned, and how often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One schedule of the optimisers: a warm-up, then a decay to nothing."""
+
+    focus: Focus
+    """What is asked."""
+    rate: float
+    """Muon's highest rate; AdamW's is 0.4 of it."""
+    begins: float
+    """Where in the curriculum it begins, 0 to 1; it ends at 1."""
+    hints: float
+    """What the hints weigh beside the answers."""
+    seed: int
+    """Of the lessons."""
+
+
+BASICS = Course(
+    focus=Focus(first=("direction", "change", "number", "at"), questions=14),
+    rate=3e-3,
+    begins=0.0,
+    hints=0.25,
+    seed=0,
+)
+"""Everything, from short clips to long ones; kinds that few clips allow come first."""
+REVIEW = Course(
+    focus=Focus(first=("at", "where at", "absent", "change"), questions=8),
+    rate=1.5e-3,
+    begins=0.6,
+    hints=0.0,
+    seed=1,
+)
+"""What the basics leave weak: what is there at a time, and what is not."""
 
 
 @torch.no_grad()
 def cache_tokens(model: LlavaOnevisionForConditionalGeneration, pool: Pool) -> Tensor:
     """(F·36, D) float16: the tokens of every frame of a pool, seen once."""
     parts = [
-        see(model, pixels(pool.images[first : first + 64])).half().flatten(0, 1)
+        see(model, pixels(pool.images[first : first + 64])).half().flatten(0, 1).cpu()
         for first in range(0, len(pool.images), 64)
     ]
     return torch.cat(parts)
@@ -36,7 +82,7 @@ def cache_tokens(model: LlavaOnevisionForConditionalGeneration, pool: Pool) -> T
 
 def difficulty(done: float, random: np.random.Generator) -> Difficulty:
     """The curriculum: longer clips when the shorter ones are learned, then dropped tokens."""
-    most = 3 if done < 0.12 else 6 if done < 0.5 or random.random() < 0.7 else 12
+    most = 3 if done < 0.1 else 6 if done < 0.35 else int(random.choice(_LONGEST, p=_OFTEN))
     drops = done > 0.3 and random.random() < 0.5
     return Difficulty(frames=int(random.integers(1, most + 1)), drops=drops)
 
@@ -64,14 +110,14 @@ def collate(lessons: list[Lesson]) -> Batch:
 class _Lessons(IterableDataset[Batch]):
     """Batches of about `_TOKENS_A_STEP` tokens, made in a process of their own."""
 
-    def __init__(self, pool: Pool, steps: int, seed: int) -> None:
-        self._teacher, self._steps, self._seed = Teacher(pool), steps, seed
+    def __init__(self, pool: Pool, steps: int, course: Course) -> None:
+        self._teacher, self._steps, self._course = Teacher(pool, course.focus), steps, course
 
     def __iter__(self) -> Iterator[Batch]:
-        random = np.random.default_rng(self._seed)
+        random, begins = np.random.default_rng(self._course.seed), self._course.begins
         for step in range(self._steps):
             # One number of frames a step: lessons of like length need little padding.
-            how = difficulty(step / self._steps, random)
+            how = difficulty(begins + (1 - begins) * step / self._steps, random)
             lessons: list[Lesson] = []
             while not lessons or max(len(x.ids) for x in lessons) * len(lessons) < _TOKENS_A_STEP:
                 lessons.append(self._teacher.lesson(random, how))
@@ -85,10 +131,14 @@ class Hints(nn.Module):
     in which ninth of the picture it is.
     """
 
+    headings: Tensor
+
     def __init__(self) -> None:
         super().__init__()
-        self.sizes = (60, 60, 5, 2, 9)
-        self.read = nn.ModuleList([nn.Linear(WIDTH, size) for size in self.sizes])
+        sizes = (60, 60, 5, 2, 9)
+        self.read = nn.ModuleList([nn.Linear(WIDTH, size) for size in sizes])
+        # Most things stay where they are; what moves is what has to be learned.
+        self.register_buffer("headings", torch.tensor([1.0, 1.0, 1.0, 1.0, 0.25]))
 
     def forward(self, hidden: Tensor, hints: Tensor) -> tuple[Tensor, list[float]]:
         """The loss, and the accuracy of each hint."""
@@ -98,7 +148,8 @@ class Hints(nn.Module):
             there = wanted != IGNORE
             logits = read(hidden[there])
             if there.any():
-                total = total + F.cross_entropy(logits, wanted[there])
+                weight = self.headings if len(self.headings) == logits.shape[-1] else None
+                total = total + F.cross_entropy(logits, wanted[there], weight=weight)
             right.append((logits.argmax(-1) == wanted[there]).float().mean().item())
         return total, right
 
@@ -114,11 +165,12 @@ def run(
     newline = model.model.image_newline.to(inputs.dtype)
     inputs = torch.where((source == NEWLINE)[..., None], newline, inputs)
     length = ids.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
     fellow = (block[:, None, :] == 0) | (block[:, None, :] == block[:, :, None])
     allowed = causal & fellow & (block[:, None, :] >= 0)
-    allowed |= torch.eye(length, dtype=torch.bool)
-    mask = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
+    allowed |= torch.eye(length, dtype=torch.bool, device=ids.device)
+    mask = torch.zeros(allowed.shape, device=ids.device)
+    mask = mask.masked_fill_(~allowed, torch.finfo(torch.float32).min)
     out = model.model.language_model(
         inputs_embeds=inputs,
         position_ids=batch["position"],
@@ -129,44 +181,73 @@ def run(
     return out.last_hidden_state, out.hidden_states[_HINTED_LAYER]
 
 
+def optimisers(
+    model: LlavaOnevisionForConditionalGeneration, hints: Hints, rate: float
+) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices between layers, AdamW for all else."""
+    language = model.model.language_model
+    matrices = [
+        weight
+        for name, weight in language.named_parameters()
+        if weight.ndim == 2 and "embed" not in name
+    ]
+    among = {id(weight) for weight in matrices}
+    others = [*language.parameters(), model.model.image_newline, *hints.parameters()]
+    rest = [weight for weight in others if id(weight) not in among]
+    muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(rest, lr=0.4 * rate, weight_decay=0.05, betas=(0.9, 0.98))]
+
+
+def one_cycle(optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """One warm-up and one decay to nothing, up to the rates that the optimiser was made with."""
+    rates = [group["lr"] for group in optimiser.param_groups]
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rates, total_steps=steps, pct_start=0.06, cycle_momentum=False
+    )
+
+
 def train_language(
     model: LlavaOnevisionForConditionalGeneration,
+    tokens: Tensor,
     pool: Pool,
     steps: int,
+    course: Course,
     checkpoint: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Train the language model and the newline in place; the eye stays as it is.
 
     Args:
         model: with a trained eye.
+        tokens: what it sees of the pool; see `cache_tokens`.
         pool: what lessons are made of.
-        steps: of the optimiser: one warm-up, one decay.
+        steps: of the optimisers.
+        course: what is learned, and how fast.
         checkpoint: called now and then with the step.
     """
-    tokens, hints = cache_tokens(model, pool), Hints()
-    learned = [*model.model.language_model.parameters(), model.model.image_newline]
-    everything = [*learned, *hints.parameters()]
-    optimiser = torch.optim.AdamW(everything, lr=1.2e-3, weight_decay=0.05, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, 1.2e-3, total_steps=steps, pct_start=0.06
-    )
+    hints, tokens = Hints().to(model.device), tokens.to(model.device)
+    chosen = optimisers(model, hints, course.rate)
+    schedules = [one_cycle(optimiser, steps) for optimiser in chosen]
+    everything = [w for optimiser in chosen for g in optimiser.param_groups for w in g["params"]]
     loader = DataLoader(
-        _Lessons(pool, steps, seed=0), batch_size=None, num_workers=1, prefetch_factor=4
+        _Lessons(pool, steps, course), batch_size=None, num_workers=1, prefetch_factor=4
     )
     began = time.time()
-    for step, batch in enumerate(loader):
+    for step, made in enumerate(loader):
+        batch = {name: part.to(model.device) for name, part in made.items()}
         asked = batch["target"] != IGNORE
         # Only the arithmetic of the large products is shortened; sums and weights stay float32.
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(model.device.type, torch.bfloat16):
             last, middle = run(model, tokens, batch)
             logits = model.lm_head(last[asked]).float()
         answer_loss = F.cross_entropy(logits, batch["target"][asked])
         hint_loss, right = hints(middle.float(), batch["hints"])
-        optimiser.zero_grad()
-        (answer_loss + 0.25 * hint_loss).backward()
+        for optimiser in chosen:
+            optimiser.zero_grad()
+        (answer_loss + course.hints * hint_loss).backward()
         nn.utils.clip_grad_norm_(everything, 1.0)
-        optimiser.step()
-        schedule.step()
+        for optimiser, schedule in zip(chosen, schedules, strict=True):
+            optimiser.step()
+            schedule.step()
         if step % 25 == 0 or step == steps - 1:
             correct = (logits.argmax(-1) == batch["target"][asked]).float().mean().item()
             logger.info(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from scripts.training.pool import GRID, Pool
 from scripts.training.words import make_tokenizer
-from streamvlm.bench.questions import Question, View, ask_all, clock
-from streamvlm.bench.world import COLOURS, HEADINGS, SHAPES, Film, Thing
+from streamvlm.bench.world import HEADINGS, Film, Thing
+from streamvlm.bench.world.questions import VISIBLE_TRAVEL, Question, View, ask_all, clock
 
 CELLS = GRID * GRID
 NEWLINE = -2
@@ -21,7 +21,7 @@ TEXT = -1
 IGNORE = -100
 HINTS = 5
 """How many things each visual token should know."""
-_QUESTIONS, _OF_A_KIND = 12, 3
+_OF_A_KIND = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,16 @@ class Difficulty:
     """Frames at the most."""
     drops: bool
     """Whether tokens are dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """What is asked about a clip."""
+
+    first: tuple[str, ...]
+    """Kinds that are asked before all others."""
+    questions: int
+    """Most questions on one clip."""
 
 
 @dataclass(slots=True)
@@ -49,9 +59,6 @@ class Lesson:
     hints: list[tuple[int, ...]] = field(default_factory=list)
     """For visual tokens: second, minute, heading, whether first seen, ninth; else `IGNORE`."""
 
-    kinds: list[str] = field(default_factory=list)
-    """What kind each question is, in order: the k-th belongs to block k."""
-
     def add(self, ids: Sequence[int], start: int, block: int) -> int:
         """Append text at consecutive positions; returns the position after it."""
         self.ids += ids
@@ -66,9 +73,9 @@ class Lesson:
 class Teacher:
     """Makes lessons from a pool, deterministically from a random state."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._films, self._first = pool.films, pool.first
-        self._cells = _things_in_cells(pool)
+    def __init__(self, pool: Pool, focus: Focus) -> None:
+        self._films, self._first, self._focus = pool.films, pool.first, focus
+        self._cells = pool.thing
         self._words = make_tokenizer()
         self._video = self._words.convert_tokens_to_ids("<video>")
         self._turn = self._ids("<|im_end|><|im_start|>assistant")
@@ -99,8 +106,8 @@ class Teacher:
                 shift = clock_now - moments[0]
                 found.append((number, View(self._films[number], moments, shift)))
                 clock_now = moments[-1] + shift + 1 + int(random.exponential(20))
-            names = [thing.name for _, view in found for thing in view.sightings]
-            if names and len(names) == len(set(names)):
+            looks = [look for _, view in found for look in _looks(view)]
+            if looks and len(looks) == len(set(looks)):
                 return found
 
     def _moments(self, random: np.random.Generator, number: int, limit: int) -> tuple[int, ...]:
@@ -128,7 +135,7 @@ class Teacher:
                 row += 1
         lesson.add([self._video], at, 0)
         lesson.source[-1] = NEWLINE
-        asked = _choose(ask_all([view for _, view in views], random), random)
+        asked = _choose(ask_all([view for _, view in views], random), self._focus, random)
         for block, question in enumerate(asked, start=1):
             self._ask(lesson, at + 1, block, question)
         return lesson
@@ -158,10 +165,18 @@ class Teacher:
     def _ask(self, lesson: Lesson, at: int, block: int, question: Question) -> None:
         at = lesson.add(self._ids(question.text) + self._turn, at, block)
         answer = self._cached(question.answer) + self._end
-        lesson.kinds.append(question.kind)
         begin = len(lesson.ids)
         lesson.add(answer, at, block)
         lesson.target[begin - 1 : begin - 1 + len(answer)] = answer
+
+
+def _looks(view: View) -> list[str]:
+    """Every colour and shape in which something is shown, once for each thing."""
+    return [
+        look
+        for thing, moments in view.sightings.items()
+        for look in {f"{thing.colour_at(moment)} {thing.shape}" for moment in moments}
+    ]
 
 
 def _hint(thing: Thing, view: View, index: int) -> tuple[int, int, int]:
@@ -171,13 +186,18 @@ def _hint(thing: Thing, view: View, index: int) -> tuple[int, int, int]:
     before = [moment for moment in view.moments[:index] if thing.is_seen(moment)]
     if not before:
         return IGNORE, 1, ninth
-    heading = list(HEADINGS).index(thing.heading) if thing.heading else len(HEADINGS)
+    if thing.heading is None:
+        return len(HEADINGS), 0, ninth
+    travel = thing.speed * (view.moments[index] - before[0])
+    heading = list(HEADINGS).index(thing.heading) if travel >= VISIBLE_TRAVEL else IGNORE
     return heading, 0, ninth
 
 
 def _signature(film: Film, second: int) -> tuple[object, ...]:
     scene = film.scene_at(second)
-    seen = [(t.name, t.centre(second)) for t in scene.things if t.is_seen(second)]
+    seen = [
+        (t.shape, t.colour_at(second), t.centre(second)) for t in scene.drawn if t.is_seen(second)
+    ]
     return (scene.start, *seen)
 
 
@@ -186,7 +206,7 @@ def _kept(random: np.random.Generator, frames: int, *, drops: bool) -> NDArray[n
     kept: NDArray[np.bool_] = np.ones((frames, CELLS), bool)
     if not drops or random.random() < 0.5:
         return kept
-    share = random.choice([0.75, 0.5, 0.25, 0.15], p=[0.3, 0.35, 0.2, 0.15])
+    share = random.choice([0.5, 0.25, 0.15, 0.1, 0.05], p=[0.3, 0.25, 0.2, 0.15, 0.1])
     if random.random() < 0.7:
         kept = np.less(random.random((frames, CELLS)), share)
     else:
@@ -195,26 +215,12 @@ def _kept(random: np.random.Generator, frames: int, *, drops: bool) -> NDArray[n
     return kept
 
 
-def _choose(asked: list[Question], random: np.random.Generator) -> list[Question]:
-    """At most twelve questions and three of a kind; the rare ones about motion come first."""
+def _choose(asked: list[Question], focus: Focus, random: np.random.Generator) -> list[Question]:
+    """At most three questions of a kind; those that a course is about come first."""
     chosen: list[Question] = []
     order = random.permutation(len(asked))
-    for index in sorted(order, key=lambda i: asked[i].kind != "direction"):
+    for index in sorted(order, key=lambda i: asked[i].kind not in focus.first):
         same = sum(question.kind == asked[index].kind for question in chosen)
-        if same < _OF_A_KIND and len(chosen) < _QUESTIONS:
+        if same < _OF_A_KIND and len(chosen) < focus.questions:
             chosen.append(asked[index])
     return chosen
-
-
-def _things_in_cells(pool: Pool) -> NDArray[np.int16]:
-    """(F, 36) index of the thing of its film that each cell shows, or −1."""
-    found = np.full(pool.colour.shape, -1, np.int16)
-    for film, first in zip(pool.films, pool.first, strict=True):
-        colour = pool.colour[first : first + film.seconds]
-        shape = pool.shape[first : first + film.seconds]
-        for index, thing in enumerate(film.things):
-            is_it = (colour == list(COLOURS).index(thing.colour)) & (
-                shape == SHAPES.index(thing.shape)
-            )
-            found[first : first + film.seconds][is_it] = index
-    return found

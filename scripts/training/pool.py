@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamvlm.bench.drawing import picture, thing_cover
-from streamvlm.bench.world import COLOURS, SHAPES, Film, plan_film
+from streamvlm.bench.world import COLOURS, NUMBERS, SHAPES, Film, Split
+from streamvlm.bench.world.drawing import picture, thing_cover
+from streamvlm.bench.world.planning import plan_film
 from streamvlm.pixels import resize
 
 SIZE, GRID = 96, 6
+FORMS = (*SHAPES, *NUMBERS)
+"""What a cell may show the shape of."""
 BACKGROUND, UNSURE = -1, -2
 SCENES_PER_FILM = 3
 _RENDERED = 192
@@ -33,32 +36,35 @@ class Pool:
     colour: NDArray[np.int8]
     """(F, 36) index into `COLOURS`, `BACKGROUND` or `UNSURE`, for each cell of the 6 × 6 grid."""
     shape: NDArray[np.int8]
-    """(F, 36) index into `SHAPES`, likewise."""
+    """(F, 36) index into `FORMS`, likewise."""
+    thing: NDArray[np.int8]
+    """(F, 36) index into the things of the film, or −1."""
 
 
-def make_pool(seeds: range, workers: int = 2) -> Pool:
+def make_pool(seeds: range, split: Split = "training", workers: int = 2) -> Pool:
     """Render, encode, decode and label one film per seed.
 
     Args:
         seeds: of the films.
+        split: where they come from.
         workers: processes.
     """
+    films = tuple(plan_film(seed, SCENES_PER_FILM, split=split) for seed in seeds)
     with get_context("spawn").Pool(workers) as processes:
-        made = list(processes.imap(_one, seeds, chunksize=16))
-    images, colour, shape = (np.concatenate([film[part] for film in made]) for part in range(3))
-    lengths = [len(film[0]) for film in made]
-    films = tuple(plan_film(seed, SCENES_PER_FILM) for seed in seeds)
-    return Pool(films, np.cumsum([0, *lengths[:-1]]), images, colour, shape)
+        made = list(processes.imap(_one, films, chunksize=16))
+    images = np.concatenate([pictures for pictures, _ in made])
+    colour, shape, thing = np.concatenate([labels for _, labels in made], axis=1)
+    lengths = [film.seconds for film in films]
+    return Pool(films, np.cumsum([0, *lengths[:-1]]), images, colour, shape, thing)
 
 
-def _one(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int8], NDArray[np.int8]]:
+def _one(film: Film) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    """(seconds, 96, 96, 3) pictures and (3, seconds, 36) labels of a film."""
     torch.set_num_threads(1)
-    film = plan_film(seed, SCENES_PER_FILM)
-    crf = np.random.default_rng((seed, 1)).integers(18, 31)
+    crf = np.random.default_rng((film.seed, 1)).integers(18, 31)
     images = [resize(image, (SIZE, SIZE), "bicubic") for image in _through_h264(film, int(crf))]
     labels = [cell_labels(film, second) for second in range(film.seconds)]
-    colour, shape = (np.stack([label[part] for label in labels]) for part in range(2))
-    return torch.stack(images).permute(0, 2, 3, 1).numpy(), colour, shape
+    return torch.stack(images).permute(0, 2, 3, 1).numpy(), np.stack(labels, axis=1)
 
 
 def _through_h264(film: Film, crf: int) -> list[NDArray[np.uint8]]:
@@ -79,18 +85,24 @@ def _through_h264(film: Film, crf: int) -> list[NDArray[np.uint8]]:
         return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in frames]
 
 
-def cell_labels(film: Film, second: int) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """(36,) colour and (36,) shape of what covers each cell at a second of a film."""
+def cell_labels(film: Film, second: int) -> NDArray[np.int8]:
+    """(3, 36) colour, shape and thing of what covers each cell most at a second of a film."""
     cells = GRID * GRID
     most = np.zeros(cells)
-    colour = np.full(cells, BACKGROUND, np.int8)
-    shape = np.full(cells, BACKGROUND, np.int8)
-    for thing in film.scene_at(second).things:
+    labels = np.full((3, cells), BACKGROUND, np.int8)
+    for thing in film.scene_at(second).drawn:
         if not thing.is_seen(second):
             continue
         cover = thing_cover(thing, second, 48).reshape(GRID, 8, GRID, 8).mean((1, 3)).ravel()
         more = cover > np.maximum(most, 0.05)
-        colour[more] = np.where(cover[more] > 0.2, list(COLOURS).index(thing.colour), UNSURE)
-        shape[more] = np.where(cover[more] > 0.2, SHAPES.index(thing.shape), UNSURE)
+        enough = cover > (0.1 if thing.shape in NUMBERS else 0.2)
+        named = (
+            list(COLOURS).index(thing.colour_at(second)),
+            FORMS.index(thing.shape),
+            film.things.index(thing) if thing in film.things else BACKGROUND,
+        )
+        for label, name in zip(labels, named, strict=True):
+            label[more] = np.where(enough[more], name, UNSURE)
         most = np.maximum(most, cover)
-    return colour, shape
+    labels[2] = np.maximum(labels[2], BACKGROUND)
+    return labels

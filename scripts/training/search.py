@@ -1,8 +1,8 @@
 """Third step: the retriever learns which words go with which picture.
 
-Its eye starts as the answerer's, whose last layer is trained further: a key must say which colour
-belongs to which shape, and that is lost when tokens that hold the two side by side are averaged.
-All earlier layers are frozen, so their output is computed once.
+Its eye starts as the answerer's, whose last two layers are trained further: a key must say which
+colour belongs to which shape, and that is lost when tokens that hold the two side by side are
+averaged. The earlier layers are frozen, so their output is computed once.
 """
 
 from __future__ import annotations
@@ -26,23 +26,32 @@ from transformers import (
 from scripts.training.pool import Pool
 from scripts.training.tower import EYE, pixels
 from scripts.training.words import make_tokenizer
-from streamvlm.bench.questions import PHRASINGS
 from streamvlm.bench.world import COLOURS, SHAPES
+from streamvlm.bench.world.planning import trained_pairs
+from streamvlm.bench.world.questions import PHRASINGS, spoken
 
 logger = logging.getLogger(__name__)
 
 LENGTH = 16
 """Words a text is padded to; the longest question has 12."""
-_EVERY = 4
+_EVERY = 2
 """Of the pool's frames one in so many is used: neighbours are nearly the same."""
+_LAYERS = 2
+"""How many of the eye's layers are trained."""
+_SHARES = (0.6, 1.0, 3.0, 4.0)
+"""How often frames with no, one, two or three things are seen: several are hard to tell apart."""
+_NEAR = 2.0
+"""How much more an absent pair weighs for its colour being there, and again for its shape."""
 _BATCH = 128
 
-_PAIRS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+_PAIRS = [tuple(name.split()) for name in trained_pairs()]
 _CONCEPTS = [*_PAIRS, *((colour, "") for colour in COLOURS), *(("", shape) for shape in SHAPES)]
 """(colour, shape) of what a text is about; one of the two may be empty."""
 _WAYS = {
     "pair": ["{thing}", "a {thing}", "the {thing}", "a video with a {thing}"]
-    + [way for kind in ("exist", "where", "when", "direction") for way in PHRASINGS[kind]],
+    + [
+        way for kind in ("exist", "where", "when", "direction", "change") for way in PHRASINGS[kind]
+    ],
     "colour": ["{thing}", "a {thing} thing", *PHRASINGS["shape"]],
     "shape": ["{thing}", "a {thing}", "the {thing}", *PHRASINGS["colour"]],
 }
@@ -82,7 +91,7 @@ def make_retriever(answerer: LlavaOnevisionForConditionalGeneration) -> SiglipMo
 
 
 def train_retriever(model: SiglipModel, pool: Pool, steps: int) -> None:
-    """Train text tower, pooling head and the eye's last layer in place.
+    """Train text tower, pooling head and the eye's last layers in place.
 
     Args:
         model: fresh from `make_retriever`.
@@ -90,54 +99,64 @@ def train_retriever(model: SiglipModel, pool: Pool, steps: int) -> None:
         steps: of the optimiser.
     """
     chosen = np.arange(0, len(pool.images), _EVERY)
-    truth = torch.from_numpy(_shown(pool)[chosen])
-    seen = _before_last_layer(model, pool.images[chosen])
-    last = model.vision_model.encoder.layers[-1]
-    eye = nn.ModuleList([last, model.vision_model.post_layernorm, model.vision_model.head])
-    learned = [*eye.parameters(), *model.text_model.parameters()]
-    learned += [model.logit_scale, model.logit_bias]
+    truth = torch.from_numpy(_shown(pool)[chosen]).to(model.device)
+    weights = _weights(truth)
+    things = truth[:, : len(_PAIRS)].sum(1)
+    often = torch.tensor(_SHARES)[things.clamp(max=len(_SHARES) - 1).cpu()]
+    seen = _before_last_layers(model, pool.images[chosen])
+    eye = [*model.vision_model.encoder.layers[-_LAYERS:], model.vision_model.post_layernorm]
+    trained = nn.ModuleList([*eye, model.vision_model.head, model.text_model])
+    learned = [*trained.parameters(), model.logit_scale, model.logit_bias]
     optimiser = torch.optim.AdamW(learned, lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps)
     random, began = np.random.default_rng(0), time.time()
+    dice = torch.Generator().manual_seed(0)
     for step in range(steps):
-        index = torch.from_numpy(random.choice(len(chosen), _BATCH, replace=False))
+        index = torch.multinomial(often, _BATCH, replacement=False, generator=dice)
         # Only the arithmetic of the large products is shortened; sums and weights stay float32.
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(model.device.type, torch.bfloat16):
             keys = _keys(model, seen[index])
-            words = model.get_text_features(input_ids=texts(random)).pooler_output
+            words = model.get_text_features(input_ids=texts(random).to(model.device)).pooler_output
         logits = F.normalize(keys.float()) @ F.normalize(words.float()).T
         logits = logits * model.logit_scale.exp() + model.logit_bias
-        loss = F.binary_cross_entropy_with_logits(logits, truth[index].float()) * len(_CONCEPTS)
+        loss = F.binary_cross_entropy_with_logits(logits, truth[index].float(), weights[index])
+        loss = loss * len(_CONCEPTS)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
         schedule.step()
         if step % 25 == 0 or step == steps - 1:
+            found = _told_apart(logits.detach(), truth[index])
             logger.info(
-                "retriever %d/%d loss %.3f average precision of pairs %.3f  %.0f s",
+                "retriever %d/%d loss %.3f told apart, of 1, 2, 3 things: %s  %.0f s",
                 step,
                 steps,
                 loss.item(),
-                _precision(logits[:, : len(_PAIRS)].detach(), truth[index][:, : len(_PAIRS)]),
+                " ".join(f"{share:.2f}" for share in found),
                 time.time() - began,
             )
 
 
+def _weights(truth: Tensor) -> Tensor:
+    """(F, 56) what each frame and concept counts: near misses more, things in company more."""
+    pairs, shown = len(_PAIRS), truth.float()
+    colours = torch.tensor([_CONCEPTS.index((colour, "")) for colour, _ in _PAIRS])
+    shapes = torch.tensor([_CONCEPTS.index(("", shape)) for _, shape in _PAIRS])
+    absent = torch.ones_like(shown)
+    absent[:, :pairs] += _NEAR * (shown[:, colours] + shown[:, shapes])
+    company = 2 * shown[:, :pairs].sum(1, keepdim=True).clamp(min=1)
+    return torch.where(truth, company, absent)
+
+
 def texts(random: np.random.Generator) -> Tensor:
-    """(62, 16) ids: one text for each concept, in a random phrasing."""
+    """(56, 16) ids: one text for each concept, in a random phrasing."""
     lines = []
     for colour, shape in _CONCEPTS:
         ways = _WAYS["pair" if colour and shape else "colour" if colour else "shape"]
         words = {"thing": f"{colour} {shape}".strip(), "colour": colour, "shape": shape}
-        lines.append(ways[int(random.integers(len(ways)))].format(**words))
+        lines.append(spoken(ways[int(random.integers(len(ways)))].format(**words)))
     return _ids(lines)
-
-
-@torch.no_grad()
-def read_texts(model: SiglipModel, lines: list[str]) -> Tensor:
-    """(n, E) unit vectors of n texts."""
-    return F.normalize(model.get_text_features(input_ids=_ids(lines)).pooler_output, dim=-1)
 
 
 def _ids(lines: list[str]) -> Tensor:
@@ -149,41 +168,47 @@ def _ids(lines: list[str]) -> Tensor:
 
 
 def _shown(pool: Pool) -> NDArray[np.bool_]:
-    """(F, 62) whether a frame shows a concept."""
+    """(F, 56) whether a frame shows a concept."""
     shown = np.zeros((len(pool.images), len(_CONCEPTS)), bool)
+    number = {concept: index for index, concept in enumerate(_CONCEPTS)}
     for film, first in zip(pool.films, pool.first, strict=True):
         for thing in film.things:
-            frames = slice(first + thing.appears, first + thing.vanishes)
-            for name in ((thing.colour, thing.shape), (thing.colour, ""), ("", thing.shape)):
-                shown[frames, _CONCEPTS.index(name)] = True
+            for second in range(thing.appears, thing.vanishes):
+                colour, shape = thing.colour_at(second), thing.shape
+                for concept in ((colour, shape), (colour, ""), ("", shape)):
+                    if concept in number:
+                        shown[first + second, number[concept]] = True
     return shown
 
 
 @torch.no_grad()
-def _before_last_layer(model: SiglipModel, images: NDArray[np.uint8]) -> Tensor:
+def _before_last_layers(model: SiglipModel, images: NDArray[np.uint8]) -> Tensor:
     """(F, 144, E) float16."""
     parts = []
     for first in range(0, len(images), 64):
         out = model.vision_model(
-            pixel_values=pixels(images[first : first + 64]), output_hidden_states=True
+            pixel_values=pixels(images[first : first + 64]).to(model.device),
+            output_hidden_states=True,
         )
-        parts.append(out.hidden_states[-2].half())
+        parts.append(out.hidden_states[-1 - _LAYERS].half())
     return torch.cat(parts)
 
 
 def _keys(model: SiglipModel, seen: Tensor) -> Tensor:
-    """(B, E) from what the last layer is given."""
-    eye = model.vision_model
-    hidden = eye.encoder.layers[-1](seen.float(), None)
-    hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+    """(B, E) from what the last layers are given."""
+    eye, hidden = model.vision_model, seen.float()
+    for layer in eye.encoder.layers[-_LAYERS:]:
+        out = layer(hidden, None)
+        hidden = out[0] if isinstance(out, tuple) else out
     keys: Tensor = eye.head(eye.post_layernorm(hidden))
     return keys
 
 
-def _precision(logits: Tensor, truth: Tensor) -> float:
-    """Mean over texts of average precision over the frames of a batch."""
-    order = logits.argsort(0, descending=True)
-    hits = truth.gather(0, order).float()
-    share = hits.cumsum(0) / torch.arange(1, len(hits) + 1)[:, None]
-    asked = hits.sum(0) > 0
-    return float(((share * hits).sum(0)[asked] / hits.sum(0)[asked]).mean())
+def _told_apart(logits: Tensor, truth: Tensor) -> list[float]:
+    """Of frames with one, two and three things: the share whose things beat all absent ones."""
+    pairs = len(_PAIRS)
+    scores, there = logits[:, :pairs], truth[:, :pairs]
+    worst = scores.masked_fill(~there, torch.inf).amin(1)
+    best_absent = scores.masked_fill(there, -torch.inf).amax(1)
+    right, things = worst > best_absent, there.sum(1)
+    return [right[things == count].float().mean().item() for count in (1, 2, 3)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from scripts.training.pool import BACKGROUND, GRID, SIZE, UNSURE, Pool
+from scripts.training.pool import BACKGROUND, FORMS, GRID, SIZE, UNSURE, Pool
 from scripts.training.words import make_tokenizer, vocabulary
 from streamvlm.bench.world import COLOURS, SHAPES
 
@@ -112,7 +113,7 @@ def pixels(images: NDArray[np.uint8]) -> Tensor:
 def see(model: LlavaOnevisionForConditionalGeneration, images: Tensor) -> Tensor:
     """(F, 36, D) tokens as the stock model's video path makes them, without the newline."""
     features: Tensor = model.model.get_video_features(
-        pixel_values_videos=images[None],
+        pixel_values_videos=images[None].to(model.device),
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
     ).pooler_output
@@ -125,7 +126,7 @@ class Heads(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.colours, self.shapes = word_ids(list(COLOURS)), word_ids(list(SHAPES))
+        self.colours, self.shapes = word_ids(list(COLOURS)), word_ids(list(FORMS))
         self.nothing = nn.Parameter(torch.zeros(WIDTH))
         self.row = nn.Linear(WIDTH, GRID)
         self.column = nn.Linear(WIDTH, GRID)
@@ -145,13 +146,13 @@ def loss_of(
     """The loss, and the accuracy of colour and shape on the cells that show a thing."""
     to_colour, to_shape, to_row, to_column = logits
     sure = colour != UNSURE
-    wanted = colour.where(colour != BACKGROUND, torch.tensor(len(COLOURS)))
-    weight = torch.ones(len(COLOURS) + 1)
+    wanted = colour.masked_fill(colour == BACKGROUND, len(COLOURS))
+    weight = torch.ones(len(COLOURS) + 1, device=colour.device)
     weight[-1] = 0.2
     loss = F.cross_entropy(to_colour[sure], wanted[sure], weight=weight)
     thing = shape >= 0
     loss = loss + F.cross_entropy(to_shape[thing], shape[thing])
-    place = torch.arange(GRID * GRID).expand(len(colour), -1)
+    place = torch.arange(GRID * GRID, device=colour.device).expand(len(colour), -1)
     loss = loss + 0.2 * F.cross_entropy(to_row.flatten(0, 1), (place // GRID).flatten())
     loss = loss + 0.2 * F.cross_entropy(to_column.flatten(0, 1), (place % GRID).flatten())
     right_colour = (to_colour[thing].argmax(-1) == colour[thing]).float().mean().item()
@@ -162,21 +163,24 @@ def loss_of(
 def batches(
     pool: Pool, steps: int, size: int, random: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Indices of frames: mostly such that show something, each about as often."""
+    """Indices of frames that show something, each as often."""
     shows = np.flatnonzero((pool.shape >= 0).any(1))
     for _ in range(steps):
         yield random.choice(shows, size, replace=False)
 
 
-def train_tower(pool: Pool, steps: int, size: int = 64) -> LlavaOnevisionForConditionalGeneration:
+def train_tower(
+    pool: Pool, steps: int, device: str = "cpu", size: int = 64
+) -> LlavaOnevisionForConditionalGeneration:
     """Train tower, projector and the words of colours and shapes.
 
     Args:
         pool: frames with labels.
         steps: of the optimiser.
+        device: where to train.
         size: frames a step.
     """
-    model, heads = make_model(), Heads()
+    model, heads = make_model().to(device), Heads().to(device)
     words = model.get_input_embeddings().weight
     eye = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
     learned = [*eye, *heads.parameters(), words]
@@ -188,7 +192,7 @@ def train_tower(pool: Pool, steps: int, size: int = 64) -> LlavaOnevisionForCond
     for step, index in enumerate(batches(pool, steps, size, random)):
         images, colour, shape = _flipped(pool, index, random)
         loss, right_colour, right_shape = loss_of(
-            heads(see(model, pixels(images)), words), colour, shape
+            heads(see(model, pixels(images)), words), colour.to(device), shape.to(device)
         )
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -211,14 +215,50 @@ def train_tower(pool: Pool, steps: int, size: int = 64) -> LlavaOnevisionForCond
 def _flipped(
     pool: Pool, index: NDArray[np.int64], random: np.random.Generator
 ) -> tuple[NDArray[np.uint8], Tensor, Tensor]:
-    """Frames and labels, mirrored left to right half of the time: all shapes stay themselves."""
+    """Frames and labels, those without a number mirrored left to right half of the time.
+
+    All other shapes stay themselves.
+    """
     images, colour, shape = pool.images[index], pool.colour[index], pool.shape[index]
-    if random.random() < 0.5:
-        images = np.ascontiguousarray(images[:, :, ::-1])
-        colour = colour.reshape(-1, GRID, GRID)[..., ::-1].reshape(colour.shape)
-        shape = shape.reshape(-1, GRID, GRID)[..., ::-1].reshape(shape.shape)
+    flip = (shape < len(SHAPES)).all(1) & (random.random(len(index)) < 0.5)
+    images[flip] = images[flip][:, :, ::-1]
+    for labels in (colour, shape):
+        labels[flip] = labels[flip].reshape(-1, GRID, GRID)[..., ::-1].reshape(-1, GRID * GRID)
     return (
         images,
         torch.from_numpy(colour.astype(np.int64)),
         torch.from_numpy(shape.astype(np.int64)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How often a token that shows a thing is nearest to the right word."""
+
+    colour: float
+    """Share, 0 to 1."""
+    shape: float
+    """Share, 0 to 1."""
+
+
+@torch.no_grad()
+def word_accuracy(model: LlavaOnevisionForConditionalGeneration, pool: Pool) -> Accuracy:
+    """What the tokens of a pool say by themselves, without a language model.
+
+    Args:
+        model: with a trained eye.
+        pool: frames with labels; cells that show a digit do not count.
+    """
+    words = model.get_input_embeddings().weight.cpu()
+    names = (words[word_ids(list(COLOURS))], words[word_ids(list(SHAPES))])
+    right: list[Tensor] = []
+    for first in range(0, len(pool.images), 64):
+        part = slice(first, first + 64)
+        tokens = see(model, pixels(pool.images[part])).cpu()
+        shape = torch.from_numpy(pool.shape[part])
+        thing = (shape >= 0) & (shape < len(SHAPES))
+        wanted = (torch.from_numpy(pool.colour[part])[thing], shape[thing])
+        said = [(tokens[thing] @ name.T).argmax(-1) for name in names]
+        right.append(torch.stack([a == b for a, b in zip(said, wanted, strict=True)]))
+    colour, shape = torch.cat(right, dim=1).float().mean(1).tolist()
+    return Accuracy(colour, shape)

@@ -6,8 +6,8 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from streamvlm.bench.questions import NUMBERS, PHRASINGS
-from streamvlm.bench.world import COLOURS, HEADINGS, SHAPES
+from streamvlm.bench.world import COLOURS, HEADINGS, NUMBERS, SHAPES
+from streamvlm.bench.world.questions import ABSTENTIONS, NOTHING, PHRASINGS
 
 SPECIAL = ("<pad>", "<unk>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 _TEMPLATE = (
@@ -25,7 +25,19 @@ def vocabulary() -> list[str]:
     phrases = [phrase for ways in PHRASINGS.values() for phrase in ways]
     said = " ".join(phrases).lower().replace("?", " ").replace(",", " ").split()
     words = [word for word in said if not word.startswith("{")]
-    words += [*COLOURS, *SHAPES, *HEADINGS, *NUMBERS, "yes", "no", "centre", "top", "bottom"]
+    words += [word for answer in ABSTENTIONS for word in answer.split()]
+    words += [
+        NOTHING,
+        *COLOURS,
+        *SHAPES,
+        *HEADINGS,
+        *NUMBERS,
+        "yes",
+        "no",
+        "centre",
+        "top",
+        "bottom",
+    ]
     words += ["user", "assistant", "system", "an", "and", "at", "of", "with", "video"]
     numbers = [f"{number:02d}" for number in range(100)]
     spaced = sorted({f"▁{word}" for word in words}) + [f"▁{number}" for number in numbers]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streamvlm.bench.drawing import write_film
-from streamvlm.bench.questions import normalise
-from streamvlm.bench.storyboard import storyboard
+from streamvlm.bench.world.drawing import write_film
+from streamvlm.bench.world.questions import normalise
+from streamvlm.bench.world.storyboard import storyboard
 from streamvlm.config import load
 from streamvlm.errors import ModelError
 

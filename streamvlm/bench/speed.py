@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
+import pickle
 import resource
 import shutil
 import statistics
@@ -11,20 +11,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+from streamvlm.bench.exam import examinee, shown
 from streamvlm.bench.films import camera_film, repeat
-from streamvlm.config import load
+from streamvlm.bench.report import Conditions, Table, here
+from streamvlm.config import Config
 from streamvlm.plugins import Recipe, names
-from streamvlm.types import VisualTokens
+from streamvlm.types import Clip, Query, VisualTokens
+from streamvlm.video.clips.fixed import Fixed
 from streamvlm.video.sources import Sampling, open_source
 
+if TYPE_CHECKING:
+    from streamvlm.ingest import VideoLLM
+
 _ROUNDS = 3
+_SEED = 0
+_CLIP, _CLIPS = 8.0, 7
+"""Seconds of a clip that is encoded and asked about, and how many of them."""
+_QUESTION = "What colour is the square?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +51,26 @@ class Figure:
     """Under which conditions, and what it is compared with."""
 
 
-def conditions() -> dict[str, str]:
-    """What the figures depend on: commit, machine, load, versions."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    packages = ("torch", "transformers", "av", "numpy")
-    return {
-        "commit": commit or "unknown",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load": f"{os.getloadavg()[0]:.1f}",
-        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
-    }
+ENCODED, FIRST_WORD = "encode, frames a second", "first word from stored tokens, ms"
+"""Names of two figures that the model was to reach."""
 
 
-def measure(seconds: int = 60) -> Iterator[Figure]:
+def conditions(config: Config) -> Conditions:
+    """What the figures depend on; the films are the same for every seed."""
+    return here(_SEED, examinee(config).model)
+
+
+def table(figures: Sequence[Figure]) -> Table:
+    """Figures as a table, in the order given."""
+    rows = tuple((figure.name, figure.value, figure.unit, figure.how) for figure in figures)
+    return Table("Speed", ("figure", "value", "unit", "how"), rows)
+
+
+def measure(config: Config, seconds: int = 60) -> Iterator[Figure]:
     """Measure everything, one figure after the other.
 
     Args:
+        config: the parts that ingest, see and answer.
         seconds: length of the 720p25 film that is made for it.
 
     Yields:
@@ -65,8 +79,10 @@ def measure(seconds: int = 60) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="streamvlm-bench-") as folder:
         film = camera_film(Path(folder) / "film.mp4", seconds=seconds)
         yield from decoding(film)
-        yield from stages(film)
-        yield from peak_memory(film, repeat(film, Path(folder) / "long.mp4", times=4))
+        yield from stages(film, config)
+        clips = Fixed(seconds=_CLIP)(open_source(str(film), config.sampling))
+        yield from answering(examinee(config), list(islice(clips, _CLIPS)))
+        yield from peak_memory(film, repeat(film, Path(folder) / "long.mp4", times=4), config)
     yield from compressors()
 
 
@@ -113,48 +129,79 @@ def _ffmpeg_seconds(ffmpeg: str, film: Path) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def stages(film: Path) -> Iterator[Figure]:
+def stages(film: Path, config: Config) -> Iterator[Figure]:
     """Share of wall time of each stage of an ingest, and what a second question costs.
 
     Args:
         film: what to ingest.
+        config: with which parts.
     """
-    with load().build() as vlm:
+    with config.build() as vlm:
         (result,) = vlm.ingest(film)
         total = sum(result.usage.milliseconds.values())
         for stage, spent in result.usage.milliseconds.items():
-            yield Figure(f"ingest, share of {stage}", 100 * spent / total, "%", "default.yaml")
+            yield Figure(f"ingest, share of {stage}", 100 * spent / total, "%")
         assert result.coverage is not None
         speed = result.coverage.seconds / (total / 1000)
-        yield Figure("ingest", speed, "video-s/s", "720p25 file, default.yaml")
+        yield Figure("ingest", speed, "video-s/s", "720p25 file")
         vlm.ask("Is there a red square?")
-        second = vlm.ask("What colour is the square?").usage
+        second = vlm.ask(_QUESTION).usage
         spent = sum(second.milliseconds.values()) - second.milliseconds.get("more_words", 0.0)
         how = f"{second.frames_decoded} frames decoded, {second.tokens_read} tokens read"
         yield Figure("second question, to the first word", spent, "ms", how)
 
 
-def peak_memory(film: Path, longer: Path) -> Iterator[Figure]:
+def answering(model: VideoLLM, clips: Sequence[Clip]) -> Iterator[Figure]:
+    """How fast a model sees, and speaks from tokens that it has not read before.
+
+    Args:
+        model: what encodes and answers.
+        clips: what to look at; the first only warms up.
+
+    Yields:
+        `ENCODED` and `FIRST_WORD`; nothing if there are fewer than two clips.
+    """
+    if len(clips) < 2:
+        return
+    dense, rates, waited = [], [], []
+    for clip in clips:
+        before = time.perf_counter()
+        dense.append(model.encode(clip))
+        rates.append(len(clip.frames) / (time.perf_counter() - before))
+    how = f"clips of {len(clips[-1].frames)} frames, median of {len(clips) - 1}"
+    yield Figure(ENCODED, statistics.median(rates[1:]), "frames/s", how)
+    for clip, tokens in zip(clips, dense, strict=True):
+        evidence = (shown(tokens, clip),)
+        before = time.perf_counter()
+        next(model.answer(Query(_QUESTION), evidence), None)
+        waited.append(1000 * (time.perf_counter() - before))
+    how = f"{len(dense[-1])} tokens, each time others, median of {len(clips) - 1}"
+    yield Figure(FIRST_WORD, statistics.median(waited[1:]), "ms", how)
+
+
+def peak_memory(film: Path, longer: Path, config: Config) -> Iterator[Figure]:
     """Peak memory of an ingest in a process of its own, for a film and a longer one.
 
     Args:
         film: a file.
         longer: the same, several times over.
+        config: with which parts.
     """
-    short, long = _peak_mib(film), _peak_mib(longer)
+    short, long = _peak_mib(film, config), _peak_mib(longer, config)
     more = 100 * (long / short - 1)
     yield Figure("ingest, peak memory", short, "MiB", "resident set of the whole process")
     yield Figure("ingest, peak memory, 4× the length", more, "% more", f"{long:.0f} MiB")
 
 
-def _peak_mib(film: Path) -> float:
+def _peak_mib(film: Path, config: Config) -> float:
     code = (
-        "import resource, sys, streamvlm\n"
-        "with streamvlm.load() as vlm: vlm.ingest(sys.argv[1])\n"
+        "import pickle, resource, sys\n"
+        "with pickle.load(sys.stdin.buffer).build() as vlm: vlm.ingest(sys.argv[1])\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
     command = [sys.executable, "-c", code, str(film)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    ran = subprocess.run(command, input=pickle.dumps(config), capture_output=True, check=True)
+    return float(ran.stdout)
 
 
 def compressors(steps: int = 32, side: int = 14, width: int = 1024) -> Iterator[Figure]:

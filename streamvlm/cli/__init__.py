@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from streamvlm import __version__
 from streamvlm.cli import bench, checking, doctor, show, watching
+from streamvlm.cli.options import examples
 from streamvlm.errors import ConfigError, StreamVLMError
 
 
@@ -71,37 +72,30 @@ def _common(
     warnings.simplefilter("ignore")
 
 
-def _examples(*lines: str) -> str:
-    """The foot of a help page."""
-    return "\n\n".join(["[bold]Examples[/bold]", *lines])
-
-
 app.command(
-    epilog=_examples(
+    epilog=examples(
         'streamvlm ask video.mp4 "What colour is the star?" "When does the red square appear?"',
         'streamvlm ask --memory lobby/ "Where is the dog?" --since 3600 --json',
         'streamvlm ask video.mp4 "What happens?" --config gpu --set compressor.keep=0.2',
     )
 )(watching.ask)
 app.command(
-    epilog=_examples(
+    epilog=examples(
         "streamvlm ingest video.mp4 another.mkv --memory lobby/",
         "streamvlm ingest recordings/ --memory archive/ --set source.fps=0.5",
     )
 )(watching.ingest)
 app.command(
-    epilog=_examples(
+    epilog=examples(
         'streamvlm search --memory lobby/ "a red lift" --thumbnails found/',
         'streamvlm search --memory lobby/ "a red lift" --json',
     )
 )(watching.search)
-app.command(epilog=_examples("streamvlm verify lobby/"))(checking.verify)
-app.command(epilog=_examples("streamvlm forget lobby/ video.mp4"))(checking.forget)
-app.command(epilog=_examples("streamvlm plugins", "streamvlm plugins --json"))(checking.plugins)
-app.command(epilog=_examples("streamvlm doctor"))(doctor.doctor)
-app.command(epilog=_examples("streamvlm bench", "streamvlm bench --seconds 300 --json"))(
-    bench.bench
-)
+app.command(epilog=examples("streamvlm verify lobby/"))(checking.verify)
+app.command(epilog=examples("streamvlm forget lobby/ video.mp4"))(checking.forget)
+app.command(epilog=examples("streamvlm plugins", "streamvlm plugins --json"))(checking.plugins)
+app.command(epilog=examples("streamvlm doctor"))(doctor.doctor)
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

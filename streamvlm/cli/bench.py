@@ -1,33 +1,50 @@
-"""`streamvlm bench`: measure this machine, and say under which conditions."""
+"""`streamvlm bench`: measure a configuration on this machine, and say under which conditions.
+
+What measures loads torch, so each command imports it only when it is run.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from streamvlm.cli import show
-from streamvlm.cli.options import AsJson
+from streamvlm.cli import bench_compress, bench_needle, bench_qa, bench_speed, show
+from streamvlm.cli.options import examples
 
 
-def bench(
-    seconds: Annotated[int, typer.Option(min=10, help="Length of the film to measure with.")] = 60,
-    as_json: AsJson = False,
-) -> None:
-    """Measure decoding, stages, memory and compressors on this machine."""
-    from streamvlm.bench.speed import conditions, measure
+class _Measurements(TyperGroup):
+    """Says on Ctrl-C that nothing of a measurement is left."""
 
-    here = conditions()
-    if as_json:
-        show.line({"conditions": here})
-    else:
-        for name, value in here.items():
-            show.note(f"{name:<9} {value}")
-    for figure in measure(seconds):
-        if as_json:
-            show.line(asdict(figure))
-        else:
-            value = "–" if figure.value is None else f"{figure.value:.2f}"
-            text = f"{figure.name:<38} {value:>9} {figure.unit:<10} {figure.how}"
-            show.out.print(text, markup=False)
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            show.failure("stopped; a measurement counts only when it is complete")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Measurements,
+    no_args_is_help=True,
+    help="Measure speed, right answers, compressors, and how well a needle is found.",
+)
+app.command(epilog=examples("streamvlm bench speed", "streamvlm bench speed --seconds 300 --json"))(
+    bench_speed.speed
+)
+app.command(
+    epilog=examples(
+        "streamvlm bench qa",
+        "streamvlm bench qa --clips 1000 --out report/",
+        "streamvlm bench qa --clips 40 --json --set model.positions=compact",
+    )
+)(bench_qa.qa)
+app.command(
+    epilog=examples(
+        "streamvlm bench compress", "streamvlm bench compress --clips 200 --out report/"
+    )
+)(bench_compress.compress)
+app.command(
+    epilog=examples("streamvlm bench needle", "streamvlm bench needle --hours 24 --out report/")
+)(bench_needle.needle)

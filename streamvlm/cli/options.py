@@ -7,6 +7,12 @@ from typing import Annotated
 
 import typer
 
+
+def examples(*lines: str) -> str:
+    """The foot of a help page."""
+    return "\n\n".join(["[bold]Examples[/bold]", *lines])
+
+
 ConfigName = Annotated[
     str,
     typer.Option("--config", "-c", help="A shipped configuration (default, gpu) or a YAML file."),
@@ -30,3 +36,8 @@ Streams = Annotated[
 ]
 Since = Annotated[float | None, typer.Option(help="Only what was seen after this second.")]
 Until = Annotated[float | None, typer.Option(help="Only what was seen before this second.")]
+Seed = Annotated[int, typer.Option(min=0, help="What films and questions are made up from.")]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Also write the report into this folder."),
+]

@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table as Grid
 
 from streamvlm.types import Answer, Coverage, Evidence, Usage
 from streamvlm.wire import plain
 
 if TYPE_CHECKING:
+    from streamvlm.bench.report import Conditions, Table
+    from streamvlm.bench.report import Progress as Steps
     from streamvlm.ingest import Ingested
     from streamvlm.ingest import Progress as Report
     from streamvlm.video.sources import VideoFile
@@ -30,6 +41,9 @@ DEMO_NOTE = (
     "note: the built-in demo model only knows a world of coloured shapes; for real footage name a "
     "checkpoint: --config gpu, or --set model.weights=NAME --set embedder.weights=NAME"
 )
+
+_WIDEST = 1000
+"""Characters; no table has longer lines."""
 
 
 def line(document: Mapping[str, Any]) -> None:
@@ -96,7 +110,7 @@ def usage_line(usage: Usage) -> str:
 def ingested(result: Ingested, *, as_json: bool) -> None:
     """Print what became of one source; failures go to stderr as well."""
     if result.error is not None:
-        failure(result.error)
+        failure(str(result.error))
     if as_json:
         line({"ingested": plain(result)})
     elif result.coverage is not None:
@@ -119,7 +133,7 @@ def footnotes(answer: Answer) -> None:
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """A bar on stderr for one source: its part done, and video-seconds per second."""
+    """A bar on stderr for the source that is read: its part done, video-seconds per second."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -127,15 +141,72 @@ def progress() -> Iterator[Report]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    task: TaskID | None = None
-    began = time.monotonic()
+    began: dict[str, float] = {}
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
 
         def report(source: VideoFile, seconds: float) -> None:
-            nonlocal task
-            if task is None:
-                task = bars.add_task(_short(source.stream), total=source.duration, rate="")
-            rate = seconds / (time.monotonic() - began)
-            bars.update(task, completed=seconds, rate=f"{rate:.0f} video-s/s")
+            if source.stream not in began:
+                began[source.stream] = time.monotonic()
+                for done in bars.task_ids:
+                    bars.remove_task(done)
+                bars.add_task(_short(source.stream), total=source.duration, rate="")
+            rate = seconds / (time.monotonic() - began[source.stream])
+            bars.update(bars.task_ids[0], completed=seconds, rate=f"{rate:.0f} video-s/s")
 
         yield report
+
+
+@contextmanager
+def steps() -> Iterator[Steps]:
+    """A bar on stderr for each part of a measurement: what is done, of how much."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def measured(conditions: Conditions, tables: Sequence[Table], *, as_json: bool) -> None:
+    """Print tables, each with the conditions, or all of it as one JSON object."""
+    from streamvlm.bench.report import document
+
+    if as_json:
+        line(document(conditions, tables))
+        return
+    for table in tables:
+        _grid(table)
+        for text in conditions.lines():
+            out.print(text, style="dim", markup=False)
+        out.print()
+
+
+def written(name: str, conditions: Conditions, tables: Sequence[Table], folder: Path) -> None:
+    """Write `name.md` and `name.json` into a folder, and say where they are."""
+    from streamvlm.bench.report import write
+
+    for path in write(folder, name, conditions, tables):
+        note(f"written: {path}")
+
+
+def _grid(table: Table) -> None:
+    grid = Grid(title=table.title, box=box.SIMPLE_HEAD, title_justify="left")
+    for index, column in enumerate(table.columns):
+        grid.add_column(column, justify="right" if table.is_numeric(index) else "left")
+    for row in table.texts():
+        grid.add_row(*row)
+    # Cells that are cut to fit a narrow terminal say nothing: let it break the lines instead.
+    wide = Console(file=out.file, highlight=False, width=_WIDEST)
+    wide.width = max(out.width, wide.measure(grid).maximum)
+    wide.print(grid)
+    if table.note:
+        out.print(table.note, markup=False)

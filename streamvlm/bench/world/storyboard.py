@@ -6,36 +6,28 @@ once, and so does each colour but red, so that every short question has one righ
 
 from __future__ import annotations
 
-from streamvlm.bench.world import HELD_OUT, HELD_OUT_TEXTURES, Film, Scene, Thing
+from streamvlm.bench.world import Film, Scene, Thing
 
 
 def storyboard() -> Film:
     """A film of 40 seconds in five scenes, with one or two things in each."""
+    circle = _still("blue circle", (0.2, 0.8), (0, 8))
+    square = _still("red square", (0.8, 0.2), (11, 16))
+    triangle = _moving("green triangle", (0.2, 0.5), (19, 24))
+    star = _still("yellow star", (0.8, 0.8), (24, 32))
+    ring = _still("purple ring", (0.2, 0.2), (27, 32))
+    cross = _still("white cross", (0.5, 0.2), (34, 40))
     return Film(
-        seed=HELD_OUT,
+        seed=0,
+        split="backgrounds",
         scenes=(
-            Scene(0, 8, "still", _texture(1), (_still("blue circle", (0.2, 0.8), (0, 8)),)),
-            Scene(8, 16, "noisy", _texture(2), (_still("red square", (0.8, 0.2), (11, 16)),)),
-            Scene(
-                16, 24, "panning", _texture(3), (_moving("green triangle", (0.2, 0.5), (19, 24)),)
-            ),
-            Scene(
-                24,
-                32,
-                "still",
-                _texture(4),
-                (
-                    _still("yellow star", (0.8, 0.8), (24, 32)),
-                    _still("purple ring", (0.2, 0.2), (27, 32)),
-                ),
-            ),
-            Scene(32, 40, "noisy", _texture(5), (_still("white cross", (0.5, 0.2), (34, 40)),)),
+            Scene(0, 8, "still", "checks", 1, (circle,)),
+            Scene(8, 16, "noisy", "grain", 2, (square,)),
+            Scene(16, 24, "panning", "checks", 3, (triangle,)),
+            Scene(24, 32, "still", "grain", 4, (star, ring)),
+            Scene(32, 40, "noisy", "checks", 5, (cross,)),
         ),
     )
-
-
-def _texture(number: int) -> int:
-    return HELD_OUT_TEXTURES + number
 
 
 def _still(name: str, place: tuple[float, float], life: tuple[int, int]) -> Thing:

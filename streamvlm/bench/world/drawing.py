@@ -1,6 +1,7 @@
 """Pictures of a film of shapes, and real H.264 files of it with the truth beside.
 
-A picture is a pure function of the plan and a time.
+A picture is a pure function of the plan and a time. What stays the same from one picture to the
+next is computed once.
 """
 
 from __future__ import annotations
@@ -8,15 +9,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from streamvlm.bench.world import COLOURS, HELD_OUT_TEXTURES, Film, Scene, Thing
+from streamvlm.bench.world import COLOURS, NUMBERS, Film, Texture, Thing
+from streamvlm.bench.world.backgrounds import background, still_background
+from streamvlm.bench.world.strip import stamp
 
 _COMMENT = "streamvlm shapes world"
+
+
+class _Look(NamedTuple):
+    """How a thing is seen at a moment."""
+
+    shape: str
+    radius: float
+    x: float
+    y: float
+    colour: str
 
 
 def picture(film: Film, seconds: float, size: int) -> NDArray[np.uint8]:
@@ -31,21 +46,45 @@ def picture(film: Film, seconds: float, size: int) -> NDArray[np.uint8]:
         (size, size, 3) uint8, RGB.
     """
     scene = film.scene_at(seconds)
-    canvas = _background(scene, seconds, size)
-    grid = (np.arange(size, dtype=np.float32) + 0.5) / size
-    for thing in scene.things:
-        if not thing.is_seen(seconds):
-            continue
-        x, y = thing.centre(seconds)
-        across, down = (grid - x) / thing.radius, (grid - y) / thing.radius
-        columns = slice(*np.searchsorted(across, (-1.1, 1.1)))
-        rows = slice(*np.searchsorted(down, (-1.1, 1.1)))
-        edge = _signed_distance(thing.shape, across[None, columns], down[rows, None])
-        # One pixel of soft edge, as a lens would give.
-        cover = np.clip(0.5 - edge * thing.radius * size, 0, 1)[..., None]
-        colour = np.array(COLOURS[thing.colour], np.float32)
+    looks = tuple(
+        _Look(thing.shape, thing.radius, *thing.centre(seconds), thing.colour_at(seconds))
+        for thing in scene.drawn
+        if thing.is_seen(seconds)
+    )
+    if scene.background == "still":
+        return _still_picture(scene.texture, scene.seed, looks, size).copy()
+    return _drawn(background(scene, seconds, size), looks)
+
+
+@lru_cache(maxsize=2)
+def _still_picture(
+    texture: Texture, seed: int, looks: tuple[_Look, ...], size: int
+) -> NDArray[np.uint8]:
+    """A picture on a still background, kept for as long as nothing in it moves."""
+    return _drawn(still_background(texture, seed, size).copy(), looks)
+
+
+def _drawn(canvas: NDArray[np.float32], looks: tuple[_Look, ...]) -> NDArray[np.uint8]:
+    """Draw things onto a background, in place, and give the finished picture."""
+    for look in looks:
+        rows, columns, cover = _cover(look.shape, look.radius, look.x, look.y, len(canvas))
+        colour = np.array(COLOURS[look.colour], np.float32)
         canvas[rows, columns] += cover * (colour - canvas[rows, columns])
-    return np.clip(canvas, 0, 255).astype(np.uint8)
+    return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
+
+
+@lru_cache(maxsize=16)
+def _cover(
+    shape: str, radius: float, x: float, y: float, size: int
+) -> tuple[slice, slice, NDArray[np.floating]]:
+    """Which rows and columns a thing is in, and how much of each of their pixels it covers."""
+    grid = (np.arange(size, dtype=np.float32) + 0.5) / size
+    across, down = (grid - x) / radius, (grid - y) / radius
+    columns = slice(*np.searchsorted(across, (-1.1, 1.1)))
+    rows = slice(*np.searchsorted(down, (-1.1, 1.1)))
+    edge = _signed_distance(shape, across[None, columns], down[rows, None])
+    # One pixel of soft edge, as a lens would give.
+    return rows, columns, np.clip(0.5 - edge * radius * size, 0, 1)[..., None]
 
 
 def thing_cover(thing: Thing, seconds: float, size: int) -> NDArray[np.float32]:
@@ -86,6 +125,15 @@ def _signed_distance(
         )
     elif shape == "ring":
         distance = np.abs(np.hypot(x, y) - 0.7) - 0.25
+    elif shape in NUMBERS:
+        bars = [_BARS[name] for name in _LIT[NUMBERS.index(shape)]]
+        distance = np.min(
+            [
+                np.maximum(np.abs(x - at_x) - wide, np.abs(y - at_y) - high)
+                for at_x, at_y, wide, high in bars
+            ],
+            axis=0,
+        )
     else:
         angle = np.arctan2(x, -y)
         # Distance to the nearest of the star's ten edges: fold all points into one.
@@ -99,38 +147,18 @@ def _signed_distance(
     return distance
 
 
-def _background(scene: Scene, seconds: float, size: int) -> NDArray[np.float32]:
-    random = np.random.default_rng(scene.seed)
-    base = random.uniform(60, 150) + random.uniform(-18, 18, 3)
-    coarse = (
-        int(random.integers(3, 9))
-        if scene.seed < HELD_OUT_TEXTURES
-        else int(random.integers(9, 14))
-    )
-    texture = random.normal(0, 14, (2 * coarse + 2, 2 * coarse + 2, 1))
-    texture = base + texture + random.normal(0, 4, (2 * coarse + 2, 2 * coarse + 2, 3))
-    shift = 0.03 * (seconds - scene.start) if scene.background == "panning" else 0.0
-    across = ((np.arange(size) + 0.5) / size + shift) * coarse
-    down = (np.arange(size) + 0.5) / size * coarse
-    canvas = _bilinear(texture.astype(np.float32), down, across)
-    if scene.background == "noisy":
-        noise = np.random.default_rng((scene.seed, int(seconds * 1000)))
-        canvas += 7 * noise.standard_normal((size, size, 1), np.float32)
-    return canvas
-
-
-def _bilinear(
-    texture: NDArray[np.float32], down: NDArray[np.float64], across: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """(H, W, 3) values of a (h, w, 3) texture between its points."""
-    row, column = np.floor(down).astype(int), np.floor(across).astype(int)
-    f_row = (down - row).astype(np.float32)[:, None, None]
-    f_column = (across - column).astype(np.float32)[None, :, None]
-    upper, lower = texture[row], texture[row + 1]
-    rows = upper + f_row * (lower - upper)
-    left, right = rows[:, column], rows[:, column + 1]
-    mixed: NDArray[np.float32] = left + f_column * (right - left)
-    return mixed
+_BARS = {
+    "a": (0.0, -0.82, 0.55, 0.14),
+    "b": (0.45, -0.41, 0.14, 0.5),
+    "c": (0.45, 0.41, 0.14, 0.5),
+    "d": (0.0, 0.82, 0.55, 0.14),
+    "e": (-0.45, 0.41, 0.14, 0.5),
+    "f": (-0.45, -0.41, 0.14, 0.5),
+    "g": (0.0, 0.0, 0.55, 0.14),
+}
+"""The bars of a seven-segment digit: centre x and y, half the width and half the height."""
+_LIT = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
+"""Which of them each digit has."""
 
 
 def pictures(film: Film, fps: int, size: int) -> Iterator[NDArray[np.uint8]]:
@@ -146,7 +174,9 @@ def pictures(film: Film, fps: int, size: int) -> Iterator[NDArray[np.uint8]]:
         yield picture(film, first + index / fps, size)
 
 
-def write_film(film: Film, path: Path, *, fps: int = 10, size: int = 384) -> Path:
+def write_film(
+    film: Film, path: Path, *, fps: int = 10, size: int = 384, crf: int = 23, strip: bool = False
+) -> Path:
     """Encode a film as H.264 and write its ground truth beside it.
 
     Args:
@@ -155,19 +185,23 @@ def write_film(film: Film, path: Path, *, fps: int = 10, size: int = 384) -> Pat
         fps: pictures a second.
         size: height and width in pixels, even. At 384 the bytes are the same each time; at 192
             x264 was seen to vary them, from the very same pictures.
+        crf: H.264 quality, 0 the best to 51.
+        strip: draw the number of each picture and its time into its lowest rows; see `strip.py`.
 
     Returns:
         The path of the mp4.
     """
     # One thread: x264 divides the work differently on other machines, and the bytes with it.
-    options = {"preset": "veryfast", "crf": "23", "threads": "1"}
+    options = {"preset": "veryfast", "crf": str(crf), "threads": "1"}
     # Without the clock in its header, the file is the same whenever it is made.
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
         container.metadata["comment"] = _COMMENT
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
-        for image in pictures(film, fps, size):
+        for index, image in enumerate(pictures(film, fps, size)):
+            if strip:
+                stamp(image, index, round(1000 * index / fps))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     path.with_suffix(".json").write_text(json.dumps(asdict(film), indent=1) + "\n")
