@@ -21,7 +21,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 
 from scripts.measure_demo import measure
 from scripts.training.card import Training
-from scripts.training.language import BASICS, REVIEW, cache_tokens, train_language
+from scripts.training.language import cache_tokens, train_language
 from scripts.training.pool import make_pool
 from scripts.training.search import make_retriever, train_retriever
 from scripts.training.ship import ship_answerer, ship_retriever
@@ -42,9 +42,7 @@ class Schedule:
     tower: int
     """Steps of eye and projector."""
     language: int
-    """Steps of the language model's first course."""
-    review: int
-    """Steps of its second."""
+    """Steps of the language model."""
     retriever: int
     """Steps of the retriever."""
 
@@ -53,12 +51,11 @@ def schedule(minutes: float) -> Schedule:
     """The work that two cores of the machine it was planned on do in that time."""
     share = minutes / _PLANNED_MINUTES
     # With fewer films the retriever could not fill one batch.
-    least = Schedule(films=40, tower=10, language=10, review=10, retriever=10)
+    least = Schedule(films=40, tower=10, language=10, retriever=10)
     return Schedule(
         films=max(least.films, round(2000 * share)),
         tower=max(least.tower, round(1100 * share)),
         language=max(least.language, round(2400 * share)),
-        review=max(least.review, round(350 * share)),
         retriever=max(least.retriever, round(900 * share)),
     )
 
@@ -73,10 +70,11 @@ def main() -> None:
     wanted = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train(schedule(wanted.minutes), wanted.out, wanted.work, wanted.device)
+    measure(wanted.out, lambda what, done, total: logger.info("%s %d/%d", what, done, total))
 
 
 def train(plan: Schedule, out: Path, work: Path, device: str) -> None:
-    """Train everything, and ship it.
+    """Train everything, and ship it with how it was made.
 
     Args:
         plan: how much to do.
@@ -95,15 +93,9 @@ def train(plan: Schedule, out: Path, work: Path, device: str) -> None:
     answerer = LlavaOnevisionForConditionalGeneration.from_pretrained(eye).to(device)
     tokens = _kept(eye / "tokens.pickle", lambda: cache_tokens(answerer, pool))
     torch.manual_seed(0)
-    for steps, course in ((plan.language, BASICS), (plan.review, REVIEW)):
-        train_language(
-            answerer,
-            tokens,
-            pool,
-            steps,
-            course,
-            lambda step: ship_answerer(answerer, work / "last"),
-        )
+    train_language(
+        answerer, tokens, pool, plan.language, lambda step: ship_answerer(answerer, work / "last")
+    )
     ship_answerer(answerer, out)
     torch.manual_seed(0)
     retriever = make_retriever(answerer).to(device)
@@ -115,12 +107,10 @@ def train(plan: Schedule, out: Path, work: Path, device: str) -> None:
         frames=len(pool.images),
         tower_steps=plan.tower,
         language_steps=plan.language,
-        review_steps=plan.review,
         retriever_steps=plan.retriever,
         conditions=f"{minutes:.0f} minutes on {device}, {os.cpu_count()} CPU cores.",
     )
     (out / "training.json").write_text(json.dumps(asdict(facts), indent=1) + "\n")
-    measure(out, lambda what, done, total: logger.info("%s %d/%d", what, done, total))
 
 
 def _kept(path: Path, make: Callable[[], _Made]) -> _Made:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from scripts.training.lessons import (
     NEWLINE,
     TEXT,
     Difficulty,
-    Focus,
     Lesson,
     Teacher,
 )
@@ -31,43 +29,10 @@ logger = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 _HINTED_LAYER = 3
+_MUON_RATE, _ADAM_RATE = 3e-3, 1.2e-3
 _TOKENS_A_STEP = 7000
 _LONGEST, _OFTEN = (4, 8, 12, 24), (0.3, 0.4, 0.2, 0.1)
 """Frames that a lesson has at the most once the short ones are learned, and how often."""
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """One schedule of the optimisers: a warm-up, then a decay to nothing."""
-
-    focus: Focus
-    """What is asked."""
-    rate: float
-    """Muon's highest rate; AdamW's is 0.4 of it."""
-    begins: float
-    """Where in the curriculum it begins, 0 to 1; it ends at 1."""
-    hints: float
-    """What the hints weigh beside the answers."""
-    seed: int
-    """Of the lessons."""
-
-
-BASICS = Course(
-    focus=Focus(first=("direction", "change", "number", "at"), questions=14),
-    rate=3e-3,
-    begins=0.0,
-    hints=0.25,
-    seed=0,
-)
-"""Everything, from short clips to long ones; kinds that few clips allow come first."""
-REVIEW = Course(
-    focus=Focus(first=("at", "where at", "absent", "change"), questions=8),
-    rate=1.5e-3,
-    begins=0.6,
-    hints=0.0,
-    seed=1,
-)
-"""What the basics leave weak: what is there at a time, and what is not."""
 
 
 @torch.no_grad()
@@ -110,14 +75,14 @@ def collate(lessons: list[Lesson]) -> Batch:
 class _Lessons(IterableDataset[Batch]):
     """Batches of about `_TOKENS_A_STEP` tokens, made in a process of their own."""
 
-    def __init__(self, pool: Pool, steps: int, course: Course) -> None:
-        self._teacher, self._steps, self._course = Teacher(pool, course.focus), steps, course
+    def __init__(self, pool: Pool, steps: int, seed: int) -> None:
+        self._teacher, self._steps, self._seed = Teacher(pool), steps, seed
 
     def __iter__(self) -> Iterator[Batch]:
-        random, begins = np.random.default_rng(self._course.seed), self._course.begins
+        random = np.random.default_rng(self._seed)
         for step in range(self._steps):
             # One number of frames a step: lessons of like length need little padding.
-            how = difficulty(begins + (1 - begins) * step / self._steps, random)
+            how = difficulty(step / self._steps, random)
             lessons: list[Lesson] = []
             while not lessons or max(len(x.ids) for x in lessons) * len(lessons) < _TOKENS_A_STEP:
                 lessons.append(self._teacher.lesson(random, how))
@@ -182,7 +147,7 @@ def run(
 
 
 def optimisers(
-    model: LlavaOnevisionForConditionalGeneration, hints: Hints, rate: float
+    model: LlavaOnevisionForConditionalGeneration, hints: Hints
 ) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the matrices between layers, AdamW for all else."""
     language = model.model.language_model
@@ -194,8 +159,10 @@ def optimisers(
     among = {id(weight) for weight in matrices}
     others = [*language.parameters(), model.model.image_newline, *hints.parameters()]
     rest = [weight for weight in others if id(weight) not in among]
-    muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-    return [muon, torch.optim.AdamW(rest, lr=0.4 * rate, weight_decay=0.05, betas=(0.9, 0.98))]
+    muon = torch.optim.Muon(
+        matrices, lr=_MUON_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
+    )
+    return [muon, torch.optim.AdamW(rest, lr=_ADAM_RATE, weight_decay=0.05, betas=(0.9, 0.98))]
 
 
 def one_cycle(optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
@@ -211,7 +178,6 @@ def train_language(
     tokens: Tensor,
     pool: Pool,
     steps: int,
-    course: Course,
     checkpoint: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Train the language model and the newline in place; the eye stays as it is.
@@ -220,16 +186,15 @@ def train_language(
         model: with a trained eye.
         tokens: what it sees of the pool; see `cache_tokens`.
         pool: what lessons are made of.
-        steps: of the optimisers.
-        course: what is learned, and how fast.
+        steps: of the optimisers: one warm-up, one decay.
         checkpoint: called now and then with the step.
     """
     hints, tokens = Hints().to(model.device), tokens.to(model.device)
-    chosen = optimisers(model, hints, course.rate)
+    chosen = optimisers(model, hints)
     schedules = [one_cycle(optimiser, steps) for optimiser in chosen]
     everything = [w for optimiser in chosen for g in optimiser.param_groups for w in g["params"]]
     loader = DataLoader(
-        _Lessons(pool, steps, course), batch_size=None, num_workers=1, prefetch_factor=4
+        _Lessons(pool, steps, seed=0), batch_size=None, num_workers=1, prefetch_factor=4
     )
     began = time.time()
     for step, made in enumerate(loader):
@@ -243,7 +208,7 @@ def train_language(
         hint_loss, right = hints(middle.float(), batch["hints"])
         for optimiser in chosen:
             optimiser.zero_grad()
-        (answer_loss + course.hints * hint_loss).backward()
+        (answer_loss + 0.25 * hint_loss).backward()
         nn.utils.clip_grad_norm_(everything, 1.0)
         for optimiser, schedule in zip(chosen, schedules, strict=True):
             optimiser.step()

@@ -21,7 +21,9 @@ TEXT = -1
 IGNORE = -100
 HINTS = 5
 """How many things each visual token should know."""
-_OF_A_KIND = 3
+_QUESTIONS, _OF_A_KIND = 14, 3
+_RARE = ("direction", "change", "number", "at")
+"""Kinds that few clips allow; they are asked first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +34,6 @@ class Difficulty:
     """Frames at the most."""
     drops: bool
     """Whether tokens are dropped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Focus:
-    """What is asked about a clip."""
-
-    first: tuple[str, ...]
-    """Kinds that are asked before all others."""
-    questions: int
-    """Most questions on one clip."""
 
 
 @dataclass(slots=True)
@@ -73,8 +65,8 @@ class Lesson:
 class Teacher:
     """Makes lessons from a pool, deterministically from a random state."""
 
-    def __init__(self, pool: Pool, focus: Focus) -> None:
-        self._films, self._first, self._focus = pool.films, pool.first, focus
+    def __init__(self, pool: Pool) -> None:
+        self._films, self._first = pool.films, pool.first
         self._cells = pool.thing
         self._words = make_tokenizer()
         self._video = self._words.convert_tokens_to_ids("<video>")
@@ -135,7 +127,7 @@ class Teacher:
                 row += 1
         lesson.add([self._video], at, 0)
         lesson.source[-1] = NEWLINE
-        asked = _choose(ask_all([view for _, view in views], random), self._focus, random)
+        asked = _choose(ask_all([view for _, view in views], random), random)
         for block, question in enumerate(asked, start=1):
             self._ask(lesson, at + 1, block, question)
         return lesson
@@ -215,12 +207,12 @@ def _kept(random: np.random.Generator, frames: int, *, drops: bool) -> NDArray[n
     return kept
 
 
-def _choose(asked: list[Question], focus: Focus, random: np.random.Generator) -> list[Question]:
-    """At most three questions of a kind; those that a course is about come first."""
+def _choose(asked: list[Question], random: np.random.Generator) -> list[Question]:
+    """At most fourteen questions and three of a kind; rare kinds come first."""
     chosen: list[Question] = []
     order = random.permutation(len(asked))
-    for index in sorted(order, key=lambda i: asked[i].kind not in focus.first):
+    for index in sorted(order, key=lambda i: asked[i].kind not in _RARE):
         same = sum(question.kind == asked[index].kind for question in chosen)
-        if same < _OF_A_KIND and len(chosen) < focus.questions:
+        if same < _OF_A_KIND and len(chosen) < _QUESTIONS:
             chosen.append(asked[index])
     return chosen

@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
-from scripts.training.language import BASICS
 from scripts.training.lessons import Difficulty, Teacher
 from scripts.training.pool import GRID, make_pool
 from scripts.training.tower import pixels, word_accuracy
@@ -71,7 +70,7 @@ def test_pictures_are_normalised_as_in_training(pool):
 
 
 def test_prompts_are_laid_out_as_in_training(model, pool):
-    teacher = Teacher(pool, BASICS.focus)
+    teacher = Teacher(pool)
     tokenizer = AutoTokenizer.from_pretrained(FOLDER, local_files_only=True)
     for seed in range(8):
         views = teacher.views(np.random.default_rng(seed), 6)
