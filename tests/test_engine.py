@@ -204,7 +204,7 @@ def test_an_interrupted_ingest_can_be_begun_again_with_other_settings(tmp_path, 
         pytest.raises(KeyboardInterrupt),
     ):
         vlm.ingest(shapes_film, stop)
-    with streamvlm.load(memory=folder, overrides=FAST) as vlm:
+    with streamvlm.load(memory=folder, overrides=[*FAST, "compressor.keep=0.5"]) as vlm:
         vlm.ingest(shapes_film)
         dense = [found for found in vlm.search("a red square") if found.record.tokens.is_dense]
     assert not dense

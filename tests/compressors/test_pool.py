@@ -56,7 +56,8 @@ def test_means_are_weighted_and_nothing_is_dropped(clip):
     tokens = replace(tokens, weight=weight)
     pooled = Pool(keep=0.25)(tokens)
     assert pooled.weight.sum() == weight.sum()
-    torch.testing.assert_close(pooled.weight @ pooled.features, weight @ tokens.features)
+    ours, theirs = pooled.weight @ pooled.features, weight @ tokens.features
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
 
 
 def test_pooling_twice_is_pooling_once_when_the_grids_fit(clip):
