@@ -55,7 +55,9 @@ def measure(folder: Path, progress: Progress) -> str:
     check_plotting()
     config = configuration(folder)
     exam = qa.measure_qa(config, seed=SEED, clips=CLIPS, progress=progress)
-    hunt = needle.measure_needle(config, needle.Plan(films=2, needles=20, seed=SEED), progress=progress)
+    hunt = needle.measure_needle(
+        config, needle.Plan(films=2, needles=20, seed=SEED), progress=progress
+    )
     compression = compress.measure_compress(config, compress.Plan(clips=72, seed=SEED), progress)
     return write_card(folder, exam, hunt, compression)
 

@@ -54,8 +54,8 @@ def schedule(minutes: float) -> Schedule:
     least = Schedule(films=40, tower=10, language=10, retriever=10)
     return Schedule(
         films=max(least.films, round(2000 * share)),
-        tower=max(least.tower, round(1100 * share)),
-        language=max(least.language, round(2400 * share)),
+        tower=max(least.tower, round(2200 * share)),
+        language=max(least.language, round(3000 * share)),
         retriever=max(least.retriever, round(900 * share)),
     )
 
