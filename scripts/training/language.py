@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from scripts.training.lessons import (
+    BARRED,
     HINTS,
     IGNORE,
     NEWLINE,
@@ -30,7 +31,8 @@ logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 _HINTED_LAYER = 3
 _MUON_RATE, _ADAM_RATE = 3e-3, 1.2e-3
-_TOKENS_A_STEP = 7000
+_TOKENS_A_STEP, _STEPS_TOGETHER = 7000, 8
+"""Tokens in a batch; and for how many batches lessons are made at once, to be sorted by length."""
 _LONGEST, _OFTEN = (4, 8, 12, 24), (0.3, 0.4, 0.2, 0.1)
 """Frames that a lesson has at the most once the short ones are learned, and how often."""
 
@@ -59,16 +61,17 @@ def collate(lessons: list[Lesson]) -> Batch:
     def padded(rows: list[list[int]], value: int) -> Tensor:
         return torch.tensor([row + [value] * (length - len(row)) for row in rows])
 
-    hints = [
-        lesson.hints + [(IGNORE,) * HINTS] * (length - len(lesson.hints)) for lesson in lessons
-    ]
+    def filled(rows: list[list[tuple[int, ...]]], width: int) -> Tensor:
+        return torch.tensor([row + [(IGNORE,) * width] * (length - len(row)) for row in rows])
+
     return {
         "ids": padded([lesson.ids for lesson in lessons], 0),
         "position": padded([lesson.position for lesson in lessons], 0),
         "block": padded([lesson.block for lesson in lessons], -1),
         "target": padded([lesson.target for lesson in lessons], IGNORE),
         "source": padded([lesson.source for lesson in lessons], TEXT),
-        "hints": torch.tensor(hints),
+        "hints": filled([lesson.hints for lesson in lessons], HINTS),
+        "barred": filled([lesson.barred for lesson in lessons], BARRED),
     }
 
 
@@ -80,13 +83,19 @@ class _Lessons(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         random = np.random.default_rng(self._seed)
-        for step in range(self._steps):
-            # One number of frames a step: lessons of like length need little padding.
-            how = difficulty(step / self._steps, random)
+        for first in range(0, self._steps, _STEPS_TOGETHER):
+            steps = min(_STEPS_TOGETHER, self._steps - first)
             lessons: list[Lesson] = []
-            while not lessons or max(len(x.ids) for x in lessons) * len(lessons) < _TOKENS_A_STEP:
+            while sum(len(lesson.ids) for lesson in lessons) < steps * _TOKENS_A_STEP:
+                how = difficulty(first / self._steps, random)
                 lessons.append(self._teacher.lesson(random, how))
-            yield collate(lessons)
+            # Lessons of like length in one batch need no padding.
+            lessons.sort(key=lambda lesson: len(lesson.ids))
+            ends = np.cumsum([len(lesson.ids) for lesson in lessons])
+            cuts = np.searchsorted(ends, ends[-1] * np.arange(1, steps) / steps)
+            bounds = [0, *cuts.tolist(), len(lessons)]
+            for index in random.permutation(steps):
+                yield collate(lessons[bounds[index] : bounds[index + 1]])
 
 
 class Hints(nn.Module):
@@ -144,6 +153,24 @@ def run(
         use_cache=False,
     )
     return out.last_hidden_state, out.hidden_states[_HINTED_LAYER]
+
+
+def possible(logits: Tensor, barred: Tensor, target: Tensor) -> Tensor:
+    """Logits without the words that would make a pair held out of training.
+
+    Args:
+        logits: (A, V) float, of the next word.
+        barred: (A, 2) int64, word ids or `IGNORE`.
+        target: (A,) int64, the right word, which always stays possible.
+
+    Returns:
+        (A, V) like `logits`, −∞ where a word is barred.
+    """
+    words = logits.shape[-1]
+    away = torch.zeros(len(logits), words + 1, dtype=torch.bool, device=logits.device)
+    away.scatter_(1, barred.masked_fill(barred == IGNORE, words), value=True)
+    away.scatter_(1, target[:, None], value=False)
+    return logits.masked_fill(away[:, :words], -torch.inf)
 
 
 def optimisers(
@@ -204,7 +231,8 @@ def train_language(
         with torch.autocast(model.device.type, torch.bfloat16):
             last, middle = run(model, tokens, batch)
             logits = model.lm_head(last[asked]).float()
-        answer_loss = F.cross_entropy(logits, batch["target"][asked])
+        among = possible(logits, batch["barred"][asked], batch["target"][asked])
+        answer_loss = F.cross_entropy(among, batch["target"][asked])
         hint_loss, right = hints(middle.float(), batch["hints"])
         for optimiser in chosen:
             optimiser.zero_grad()

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from scripts.training.pool import GRID, Pool
 from scripts.training.words import make_tokenizer
-from streamvlm.bench.world import HEADINGS, Film, Thing
-from streamvlm.bench.world.questions import VISIBLE_TRAVEL, Question, View, ask_all, clock
+from streamvlm.bench.world import HEADINGS, UNSEEN_PAIRS, Film, Thing
+from streamvlm.bench.world.questions import VISIBLE_TRAVEL, Question, ask_all, clock
+from streamvlm.bench.world.views import View
 
 CELLS = GRID * GRID
 NEWLINE = -2
@@ -21,9 +22,22 @@ TEXT = -1
 IGNORE = -100
 HINTS = 5
 """How many things each visual token should know."""
-_QUESTIONS, _OF_A_KIND = 14, 3
-_RARE = ("direction", "change", "number", "at")
-"""Kinds that few clips allow; they are asked first."""
+BARRED = 2
+"""How many words cannot follow."""
+_QUESTIONS = 16
+_RARE = ("direction", "change", "number", "at", "where at", "absent")
+"""Kinds that few clips allow, or that are hard to learn; they are asked first."""
+_OF_A_KIND = dict.fromkeys(("when", "at", "where at", "absent"), 4)
+_OF_OTHERS = 2
+"""How many questions of one kind: more of those that tie a thing to a time, the hardest."""
+_NEVER = {
+    one: other
+    for pair in sorted(UNSEEN_PAIRS)
+    for one, other in (pair.split(), reversed(pair.split()))
+}
+"""The colour that a shape never has in training, and the shape that a colour never has."""
+_LONGEST_GAP = 3600.0
+"""Seconds between two views at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,8 @@ class Lesson:
     """Frame · 36 + cell of a visual token, `NEWLINE`, or `TEXT`."""
     hints: list[tuple[int, ...]] = field(default_factory=list)
     """For visual tokens: second, minute, heading, whether first seen, ninth; else `IGNORE`."""
+    barred: list[tuple[int, ...]] = field(default_factory=list)
+    """In answers: two words that would make a pair held out of training; else `IGNORE`."""
 
     def add(self, ids: Sequence[int], start: int, block: int) -> int:
         """Append text at consecutive positions; returns the position after it."""
@@ -59,6 +75,7 @@ class Lesson:
         self.target += [IGNORE] * len(ids)
         self.source += [TEXT] * len(ids)
         self.hints += [(IGNORE,) * HINTS] * len(ids)
+        self.barred += [(IGNORE,) * BARRED] * len(ids)
         return start + len(ids)
 
 
@@ -97,7 +114,7 @@ class Teacher:
                 moments = self._moments(random, number, int(limit))
                 shift = clock_now - moments[0]
                 found.append((number, View(self._films[number], moments, shift)))
-                clock_now = moments[-1] + shift + 1 + int(random.exponential(20))
+                clock_now = moments[-1] + shift + 1 + int(_gap(random))
             looks = [look for _, view in found for look in _looks(view)]
             if looks and len(looks) == len(set(looks)):
                 return found
@@ -127,7 +144,9 @@ class Teacher:
                 row += 1
         lesson.add([self._video], at, 0)
         lesson.source[-1] = NEWLINE
-        asked = _choose(ask_all([view for _, view in views], random), random)
+        shown = [view for _, view in views]
+        # Asked twice: each time at other moments and in other words.
+        asked = _choose([*ask_all(shown, random), *ask_all(shown, random)], random)
         for block, question in enumerate(asked, start=1):
             self._ask(lesson, at + 1, block, question)
         return lesson
@@ -147,6 +166,7 @@ class Teacher:
         lesson.position += (at + cells).tolist()
         lesson.block += [0] * len(cells)
         lesson.target += [IGNORE] * len(cells)
+        lesson.barred += [(IGNORE,) * BARRED] * len(cells)
         lesson.source += (frame * CELLS + cells).tolist()
         time = (seconds % 60, seconds // 60 % 60)
         for which in self._cells[frame, cells].tolist():
@@ -160,6 +180,26 @@ class Teacher:
         begin = len(lesson.ids)
         lesson.add(answer, at, block)
         lesson.target[begin - 1 : begin - 1 + len(answer)] = answer
+        barred = self._barred(question)
+        lesson.barred[begin - 1 : begin - 1 + len(answer)] = [barred] * len(answer)
+
+    def _barred(self, question: Question) -> tuple[int, int]:
+        """The words that would make what is asked about, or answered, a pair held out of training.
+
+        Never to have heard them together is no reason to learn that they cannot be.
+        """
+        pair = question.answer if question.kind in ("at", "order") else question.about
+        colour, _, shape = pair.partition(" ")
+        words = (_NEVER.get(shape), _NEVER.get(colour))
+        first, second = (self._cached(word)[0] if word else IGNORE for word in words)
+        return first, second
+
+
+def _gap(random: np.random.Generator) -> float:
+    """Seconds between two views: some seconds, or anything up to an hour, each as likely."""
+    if random.random() < 0.5:
+        return float(random.exponential(20))
+    return float(np.exp(random.uniform(np.log(20), np.log(_LONGEST_GAP))))
 
 
 def _looks(view: View) -> list[str]:
@@ -208,11 +248,13 @@ def _kept(random: np.random.Generator, frames: int, *, drops: bool) -> NDArray[n
 
 
 def _choose(asked: list[Question], random: np.random.Generator) -> list[Question]:
-    """At most fourteen questions and three of a kind; rare kinds come first."""
+    """Some of the questions, no two alike and few of a kind; rare kinds come first."""
     chosen: list[Question] = []
     order = random.permutation(len(asked))
     for index in sorted(order, key=lambda i: asked[i].kind not in _RARE):
-        same = sum(question.kind == asked[index].kind for question in chosen)
-        if same < _OF_A_KIND and len(chosen) < _QUESTIONS:
-            chosen.append(asked[index])
+        question = asked[index]
+        same = sum(question.kind == other.kind for other in chosen)
+        most = _OF_A_KIND.get(question.kind, _OF_OTHERS)
+        if same < most and len(chosen) < _QUESTIONS and question not in chosen:
+            chosen.append(question)
     return chosen

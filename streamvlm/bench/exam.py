@@ -14,7 +14,8 @@ import numpy as np
 from streamvlm.bench.world import SPLITS, UNSEEN_PAIRS, Film, Split
 from streamvlm.bench.world.drawing import write_film
 from streamvlm.bench.world.planning import plan_film
-from streamvlm.bench.world.questions import Question, View, ask_all, clock, normalise
+from streamvlm.bench.world.questions import Question, ask_all, clock, normalise
+from streamvlm.bench.world.views import View
 from streamvlm.config import Config
 from streamvlm.ingest import record_id
 from streamvlm.plugins import Recipe

@@ -10,7 +10,8 @@ import numpy as np
 
 from streamvlm.bench.world import HEADINGS, Film, Scene, Thing
 from streamvlm.bench.world.planning import LONGEST, SHORTEST, Deck, plan_scene, trained_pairs
-from streamvlm.bench.world.questions import Question, View, ask_all
+from streamvlm.bench.world.questions import Question, ask_all
+from streamvlm.bench.world.views import View
 from streamvlm.errors import ConfigError
 
 NEEDLE_KINDS = ("when", "where", "direction")

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from streamvlm.bench.world import COLOURS, NUMBERS, SHAPES, UNSEEN_PAIRS, Film, Scene, Thing
+from streamvlm.bench.world import COLOURS, NUMBERS, SHAPES, UNSEEN_PAIRS, Thing
+from streamvlm.bench.world.views import View
 
 # The truth says times exactly as the prompt does, or the model could not copy them.
 from streamvlm.models._prompt import clock as clock
@@ -92,34 +93,6 @@ def has_clear_place(thing: Thing, seconds: float) -> bool:
     return all(
         abs(place - border) >= CLEAR for place in thing.centre(seconds) for border in (1 / 3, 2 / 3)
     )
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What of a film is shown: some of its moments, perhaps under other times."""
-
-    film: Film
-    """What the moments are taken from."""
-    moments: tuple[int, ...]
-    """Seconds of the film that are shown, increasing."""
-    shift: int = 0
-    """What is added to a second of the film to give the time that is shown with it."""
-
-    @property
-    def scenes(self) -> list[Scene]:
-        """The scenes of which something is shown."""
-        found = [self.film.scene_at(moment) for moment in self.moments]
-        return [scene for index, scene in enumerate(found) if scene not in found[:index]]
-
-    @property
-    def sightings(self) -> dict[Thing, list[int]]:
-        """Each thing that is seen → the moments in which it is."""
-        seen = {
-            thing: [moment for moment in self.moments if thing.is_seen(moment)]
-            for scene in self.scenes
-            for thing in scene.things
-        }
-        return {thing: moments for thing, moments in seen.items() if moments}
 
 
 def ask_all(views: Sequence[View], random: np.random.Generator) -> list[Question]:
@@ -266,9 +239,18 @@ def _at(shown: _Shown, random: np.random.Generator) -> Iterator[Question]:
         elif not there and view.film.scene_at(moment).number is None:
             yield _one("at", NOTHING, random, time=time)
         if random.random() < 0.3:
-            last = shown.views[-1].moments[-1] + shown.views[-1].shift
-            never = clock(last + 1 + int(random.integers(1, 600)))
+            never = clock(_unshown(shown.views, random))
             yield _one("absent", NOT_VISIBLE, random, phrased="at", time=never)
+
+
+def _unshown(views: Sequence[View], random: np.random.Generator) -> int:
+    """A time before, between or after all that is shown, ten minutes from it at the most."""
+    begins = [view.moments[0] + view.shift for view in views]
+    ends = [view.moments[-1] + view.shift for view in views]
+    gaps = list(zip([-1, *ends], [*begins, ends[-1] + 600], strict=True))
+    open_gaps = [(end, begin) for end, begin in gaps if begin - end > 2]
+    end, begin = open_gaps[int(random.integers(len(open_gaps)))]
+    return int(random.integers(max(end + 2, begin - 600), begin))
 
 
 def _where_at(shown: _Shown, random: np.random.Generator) -> Iterator[Question]:

@@ -13,12 +13,12 @@ from streamvlm.bench.world.questions import (
     CLEAR,
     KINDS,
     PHRASINGS,
-    View,
     ask_all,
     normalise,
     place,
 )
 from streamvlm.bench.world.storyboard import storyboard
+from streamvlm.bench.world.views import View
 from tests.bench.world.oracle import DIGITS, asked_kind, shown, spoken, truth
 
 
