@@ -55,6 +55,40 @@ def test_clips_may_have_names():
     assert by_name == interval([1, 0, 1], clip=[2, 1, 2])
 
 
+def test_ten_right_of_ten_are_not_right_for_sure():
+    found = interval([1] * 10, clip=range(10))
+    # Wilson 1927 without rounding: n / (n + z²) and 1.
+    assert (found.mean, found.high) == (1, 1)
+    assert found.low == pytest.approx(10 / (10 + 1.96**2))
+    assert found.error == pytest.approx((1 - found.low) / 2 / 1.96)
+    wrong = interval([0] * 10, clip=range(10))
+    assert (wrong.mean, wrong.low) == (0, 0)
+    assert wrong.high == pytest.approx(1 - found.low)
+
+
+def test_of_right_answers_alone_the_clips_count_and_not_the_questions():
+    assert interval([1] * 100, clip=np.arange(100) // 10) == interval([1] * 10, clip=range(10))
+
+
+def test_the_more_clips_are_all_right_the_surer_it_is():
+    lows = [interval([1] * n, clip=range(n)).low for n in (4, 40, 400)]
+    assert lows == sorted(lows)
+    assert lows[-1] > 0.99
+
+
+def test_a_share_that_is_the_same_on_all_clips_is_not_known_for_sure_either():
+    found = interval([1, 0] * 10, clip=np.arange(20) // 2)
+    assert found.mean == 0.5
+    assert (found.low, found.high) == pytest.approx((0.237, 0.763), abs=0.001)
+
+
+def test_a_group_of_few_clips_makes_the_mean_of_all_right_groups_less_sure():
+    both = by_group([1] * 22, clip=range(22), group=["exist"] * 20 + ["change"] * 2)
+    alone = interval([1] * 22, clip=range(22))
+    assert both.mean == alone.mean == 1
+    assert both.low < alone.low
+
+
 def test_what_is_the_same_in_both_ways_differs_by_nothing_for_sure():
     right = [1, 0, 1, 1]
     found = paired(right, right, clip=[0, 1, 2, 3])

@@ -145,15 +145,26 @@ def test_what_is_found_first_instead_is_counted_where_it_is_not_the_needle():
 
 
 def test_the_gates_are_met_by_a_good_hunt_and_missed_by_a_bad_one():
-    good = gates(hunt(*[find(right=(MEMORY,))] * 4))
+    good = gates(hunt(*[find(right=(MEMORY,))] * 10))
     assert [gate.verdict for gate in good] == ["met", "met", "met"]
-    bad = gates(hunt(*[find(None, right=(MEMORY, FEW)), *[find(None)] * 3]))
+    bad = gates(hunt(*[find(None, right=(MEMORY, FEW)), *[find(None)] * 9]))
     assert [gate.verdict for gate in bad] == ["missed", "missed", "missed"]
 
 
 def test_being_right_by_luck_alone_is_not_three_times_better_than_nothing():
-    lucky = gates(hunt(find(right=(MEMORY,)), *[find()] * 8))[-1]
+    lucky = gates(hunt(find(right=(MEMORY,)), *[find()] * 9))[-1]
     assert lucky.verdict == "missed"
+
+
+def test_a_few_needles_say_nothing():
+    found = gates(hunt(*[find(right=(MEMORY,))] * 9))
+    assert {gate.verdict for gate in found} == {"too few needles to say"}
+    wide = gates(hunt(*[find(right=(MEMORY,)), find(right=(MEMORY,)), find()] * 5))[1]
+    assert wide.verdict == "too few needles to say"
+
+
+def test_the_conditions_say_that_needles_lie_in_easier_scenes():
+    assert "easier than the hay" in tables(hunt(find()))[0].note
 
 
 def test_right_answers_come_with_an_interval_over_needles():

@@ -120,14 +120,33 @@ def test_the_cost_of_compression_is_counted_in_points_question_by_question():
 
 def test_the_gates_come_last_with_a_verdict_each():
     speed = [Figure(ENCODED, 140.0, "frames/s"), Figure(FIRST_WORD, 20.0, "ms")]
-    *_, last = tables(exam(SEEING, BLIND, speed=speed))
+    short = [mark("exist", "yes", "yes", clip=clip, frames=1) for clip in range(20)]
+    long = [mark("exist", "yes", "no", clip=clip, frames=8) for clip in range(20, 40)]
+    *_, last = tables(exam([*short, *long], speed=speed))
     assert last.title == "Gates"
     verdicts = {str(row[0]): row[-1] for row in last.rows}
     assert verdicts["clips of ≤ 2 frames, mean of kinds"] == "met"
     assert verdicts["clips of ≤ 8 frames, mean of kinds"] == "missed"
     assert verdicts["direction"] == "not measured"
+    assert verdicts["when"] == "not measured"
     assert verdicts[ENCODED] == "missed"
     assert verdicts[FIRST_WORD] == "met"
+
+
+def test_gates_on_a_handful_of_clips_are_neither_met_nor_missed():
+    found = {gate.what: gate.verdict for gate in gates(exam(SEEING, BLIND, SEEING, SEEING))}
+    for what in ("clips of ≤ 2 frames, mean of kinds", "clips of ≤ 8 frames, mean of kinds"):
+        assert found[what] == "too few clips to say"
+    assert found["cost of CRF 28, points"] == "too few clips to say"
+
+
+def test_a_gate_counts_the_clips_of_its_own_kind_and_shows_its_interval():
+    marks = [mark("exist", "yes", "yes", clip=clip) for clip in range(30)]
+    marks += [mark("direction", "left", "left", clip=clip) for clip in range(9)]
+    made = exam(marks)
+    found = {gate.what: gate for gate in gates(made)}
+    assert (found["direction"].number, found["direction"].verdict) == (9, "too few clips to say")
+    assert rows(made, "Gates")["direction"]["low"] == found["direction"].interval.low < 1
 
 
 def test_gates_on_what_should_be_rare_are_bounds_from_above():

@@ -1,12 +1,15 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from streamvlm.bench.intervals import Interval
 from streamvlm.bench.report import (
     Conditions,
     Gate,
     Table,
+    check_folder,
     document,
     gate_table,
     here,
@@ -89,11 +92,36 @@ def test_a_gate_is_met_missed_or_not_measured(found, at_least, verdict):
 
 
 def test_gates_stand_beside_what_was_wanted():
-    gates = [Gate("when", 0.9, 0.8), Gate("cost", 3.0, 2, at_least=False)]
-    assert gate_table(gates).rows == (
-        ("when", 0.9, "≥ 0.8", "met"),
-        ("cost", 3.0, "≤ 2", "missed"),
+    sure = Interval(0.9, 0.85, 0.95, 0.02)
+    gates = [Gate("when", 0.9, 0.8, interval=sure), Gate("cost", 3.0, 2, at_least=False)]
+    table = gate_table(gates)
+    assert table.rows == (
+        ("when", 0.9, 0.85, 0.95, "≥ 0.8", "met"),
+        ("cost", 3.0, None, None, "≤ 2", "missed"),
     )
+    assert "fewer than 10 clips" in table.note
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "number", "verdict"),
+    [
+        (0.80, 1.00, 10, "met"),  # narrow enough, whatever side the bound is on
+        (0.60, 1.00, 50, "too few clips to say"),  # wide, and it holds the bound
+        (0.91, 1.00, 9, "too few clips to say"),  # so few clips say nothing
+        (0.91, 1.31, 50, "met"),  # wide, but wholly on one side
+    ],
+)
+def test_too_small_a_sample_is_no_verdict(low, high, number, verdict):
+    found = Interval((low + high) / 2 + 0.06, low, high, 0.1)
+    gate = Gate("when", 0.96, 0.9, interval=found, number=number)
+    assert gate.verdict == verdict
+    wide = replace(gate, widest=0.5, number=20)
+    assert wide.verdict == "met"
+
+
+def test_a_gate_says_what_there_are_too_few_of():
+    assert Gate("found", 1.0, 0.9, number=4, of="needles").verdict == "too few needles to say"
+    assert Gate("found", None, 0.9, number=0, of="needles").verdict == "not measured"
 
 
 def test_every_table_of_a_report_carries_its_conditions(tmp_path):
@@ -104,6 +132,24 @@ def test_every_table_of_a_report_carries_its_conditions(tmp_path):
     read = json.loads(data.read_text())
     assert read["conditions"]["seed"] == 1
     assert len(read["tables"]) == 2
+
+
+def test_a_folder_to_come_is_fine_and_is_not_made_before_there_is_something_to_write(tmp_path):
+    check_folder(tmp_path / "a" / "b", ["qa.md"])
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path, "qa", CONDITIONS, [TABLE])
+    check_folder(tmp_path, ["qa.md", "qa.json"])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_known_beforehand(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "qa.md").mkdir()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", tmp_path, Path("/proc/none")):
+        with pytest.raises(BadOption, match=r"nothing can be written there .* another --out"):
+            check_folder(folder, ["qa.md", "qa.json"])
+    monkeypatch.chdir(tmp_path)
+    check_folder(Path("report"), ["qa.md"])
 
 
 def test_a_folder_that_cannot_be_written_is_explained(tmp_path):

@@ -9,8 +9,10 @@ import pytest
 
 from streamvlm.bench.world import BACKGROUNDS, COLOURS, NUMBERS, SHAPES, Film, Scene, Thing
 from streamvlm.bench.world.drawing import picture, pictures, thing_cover, write_film
+from streamvlm.bench.world.needles import plan_needles
 from streamvlm.bench.world.planning import plan_film
 from streamvlm.bench.world.storyboard import storyboard
+from streamvlm.errors import BadOption
 
 SIZE = 384
 TEXTURES = ("clouds", "stripes", "checks", "grain")
@@ -263,3 +265,30 @@ def test_a_shape_lies_within_its_radius_and_is_large_enough_to_see(shape):
     cover = thing_cover(still(f"red {shape}"), 0, 100)
     assert 0.03 < cover.mean() < 0.3
     assert cover[:19].max() == cover[81:].max() == cover[:, :19].max() == cover[:, 81:].max() == 0
+
+
+def test_a_path_may_be_a_string_and_the_truth_may_name_the_needles(tmp_path):
+    planned, needles = plan_needles(1, 30, 2)
+    path = write_film(planned, str(tmp_path / "film.mp4"), fps=1, size=64, needles=needles)
+    assert path == tmp_path / "film.mp4"
+    truth = json.loads(path.with_suffix(".json").read_text())
+    assert [tuple(each["span"]) for each in truth["needles"]] == [each.span for each in needles]
+    assert truth["needles"][0]["question"]["answer"] == needles[0].question.answer
+    write_film(planned, path, fps=1, size=64)
+    assert "needles" not in json.loads(path.with_suffix(".json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("film", {}, "name of an .mp4"),
+        ("nowhere/film.mp4", {}, "a folder that is there"),
+        ("film.mp4", {"fps": 0}, "at least 1 fps"),
+        ("film.mp4", {"size": 95}, "an even number of pixels"),
+        ("film.mp4", {"crf": 52}, "a CRF of 0 to 51"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_with_a_sentence(film, tmp_path, name, options, message):
+    with pytest.raises(BadOption, match=message):
+        write_film(film, tmp_path / name, **options)
+    assert list(tmp_path.iterdir()) == []

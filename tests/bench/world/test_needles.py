@@ -9,7 +9,7 @@ import pytest
 from streamvlm.bench.world import COLOURS, UNSEEN_PAIRS
 from streamvlm.bench.world.drawing import picture, thing_cover
 from streamvlm.bench.world.needles import MOST_NEEDLES, NEEDLE_KINDS, plan_needles
-from streamvlm.errors import ConfigError
+from streamvlm.errors import BadOption
 
 HOUR = 3600
 
@@ -165,12 +165,12 @@ def test_a_needle_is_drawn_when_it_is_seen_and_only_then(hour):
 
 @pytest.mark.parametrize("count", [0, MOST_NEEDLES + 1])
 def test_a_number_of_needles_that_cannot_all_have_names_is_refused(count):
-    with pytest.raises(ConfigError, match=f"{count} needles.*plan several films"):
+    with pytest.raises(BadOption, match=f"{count} needles.*plan several films"):
         plan_needles(1, HOUR, count)
 
 
 def test_too_short_a_film_is_refused():
-    with pytest.raises(ConfigError, match="20 needles in 50 s"):
+    with pytest.raises(BadOption, match="20 needles in 50 s"):
         plan_needles(1, 50, 20)
 
 
@@ -185,7 +185,7 @@ def test_too_short_a_film_is_refused():
     ],
 )
 def test_ages_that_do_not_fit_are_refused(ages, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(BadOption, match=message):
         plan_needles(1, 60, 3, ages=ages)
 
 
@@ -193,3 +193,8 @@ def test_needles_may_follow_one_another_at_once():
     film, needles = plan_needles(1, 15, 5, ages=(3, 6, 9, 12, 15))
     assert [needle.span for needle in needles] == [(0, 3), (3, 6), (6, 9), (9, 12), (12, 15)]
     assert film.seconds == 15
+
+
+def test_a_seed_below_zero_is_refused():
+    with pytest.raises(BadOption, match="seed -1"):
+        plan_needles(-1, HOUR, 2)

@@ -20,6 +20,7 @@ from streamvlm.bench.world import (
     Thing,
 )
 from streamvlm.bench.world.planning import Deck, plan_film, plan_scene, trained_pairs
+from streamvlm.errors import BadOption
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +208,16 @@ def test_a_scene_keeps_what_was_planned_for_it_and_others_find_room_around():
         meeting = {frozenset((one, other)) for _, one, other in scene.meetings}
         for _, one, other, gap in seen_together(scene):
             assert gap >= 0.04 or frozenset((one, other)) in meeting
+
+
+@pytest.mark.parametrize(
+    ("seed", "scenes", "split", "message"),
+    [
+        (1, 2, "test", "choose from: training, seeds, backgrounds, pairs"),
+        (1, 0, "seeds", "at least 1 scene"),
+        (-1, 2, "seeds", "from seed -1"),
+    ],
+)
+def test_a_film_that_cannot_be_planned_is_refused_with_a_sentence(seed, scenes, split, message):
+    with pytest.raises(BadOption, match=message):
+        plan_film(seed, scenes, split=split)

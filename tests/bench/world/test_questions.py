@@ -102,6 +102,27 @@ def test_what_is_said_to_be_absent_is_nowhere_to_be_seen(asked):
     assert min(counted.values()) > 20
 
 
+def test_times_that_are_not_shown_lie_before_between_and_after_what_is():
+    sides = Counter()
+    for seed in range(1, 200, 2):
+        views = views_of(seed, "seeds")
+        first, last = views
+        for question in ask_all(views, np.random.default_rng(seed)):
+            if asked_kind(question.text)[0] == "at" and question.kind == "absent":
+                time = question.text.rstrip("?").rsplit(" ", 1)[1]
+                seconds = sum(
+                    int(part) * 60**power for power, part in enumerate(time.split(":")[::-1])
+                )
+                outside = {
+                    "before": seconds < first.moments[0],
+                    "between": first.moments[-1] + 1 < seconds < last.moments[0] + 4000,
+                    "after": seconds > last.moments[-1] + 4001,
+                }
+                assert sum(outside.values()) == 1, (views, question)
+                sides[next(side for side, so in outside.items() if so)] += 1
+    assert set(sides) == {"before", "between", "after"}
+
+
 def test_less_is_asked_in_vain_than_in_earnest(asked):
     vain, earnest = Counter(), Counter()
     for _, _, question in asked:
