@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from scripts.training.pool import make_pool
 from scripts.training.tower import word_accuracy
 from streamvlm.bench import compress, compress_report, needle, needle_tables, qa, qa_tables
 from streamvlm.bench.plot import check_plotting
+from streamvlm.bench.ranking import BASELINES
 from streamvlm.bench.report import Gate, Progress, gate_table
 from streamvlm.config import Config, load
 
@@ -26,6 +28,8 @@ SEED, CLIPS = 20262, 240
 """What the card's figures are made from: films that nobody looked at before. The command line
 starts at seed 1, which development looks at; after a change of the recipe, take another one here.
 """
+_MANY = 400
+"""How many other clips tell the best compressors at the gate's budget from chance."""
 _SHOWN = range(SEED * 1000, SEED * 1000 + 60)
 """Seeds of the films whose tokens are looked at one by one."""
 
@@ -59,11 +63,30 @@ def measure(folder: Path, progress: Progress) -> str:
         config, needle.Plan(films=2, needles=20, seed=SEED), progress=progress
     )
     compression = compress.measure_compress(config, compress.Plan(clips=72, seed=SEED), progress)
-    return write_card(folder, exam, hunt, compression)
+    closer = compress.measure_compress(config, closer_plan(compression), progress)
+    return write_card(folder, exam, hunt, (compression, closer))
+
+
+def closer_plan(compression: compress_report.Compression) -> compress.Plan:
+    """More clips for the best two at the budget of the gate.
+
+    They are other clips than those that showed which are the best, so that the choice flatters
+    nobody.
+
+    Args:
+        compression: all compressors at all budgets, on fewer clips.
+    """
+    ranked = compression.ranking.at(compress_report.GATE_KEEP)
+    best = [trial.method.name for trial in ranked if trial.method.name not in BASELINES][:2]
+    keeps = (compress_report.GATE_KEEP,)
+    return compress.Plan(clips=_MANY, seed=SEED + 1, keeps=keeps, compressors=tuple(best))
 
 
 def write_card(
-    folder: Path, exam: qa.Exam, hunt: needle.Hunt, compression: compress_report.Compression
+    folder: Path,
+    exam: qa.Exam,
+    hunt: needle.Hunt,
+    compressions: tuple[compress_report.Compression, compress_report.Compression],
 ) -> str:
     """Write `README.md` and `compress.svg` into a checkpoint's folder.
 
@@ -71,24 +94,33 @@ def write_card(
         folder: the answerer's, with `training.json`.
         exam: its answers on held-out clips.
         hunt: its answers on long films.
-        compression: its answers from fewer tokens.
+        compressions: its answers from fewer tokens: of all compressors at all budgets, and of the
+            best at the budget of the gate on more clips; the gate is taken from those.
 
     Returns:
         The card.
     """
     training = Training(**json.loads((folder / "training.json").read_text()))
+    every, closer = compressions
     gates = [
         Gate("shape named right, per token of which a thing covers a fifth", _shape(folder), 0.97),
         *qa_tables.gates(exam),
         *needle_tables.gates(hunt),
-        *compression.gates(),
+        *closer.gates(),
     ]
-    measured = [*qa_tables.tables(exam), *needle_tables.tables(hunt), *compression.tables()]
+    measured = [*qa_tables.tables(exam), *needle_tables.tables(hunt), *every.tables()]
     all_gates = gate_table(gates)
     rest = [table for table in measured if table.title != all_gates.title]
-    text = card([all_gates, *rest], exam.conditions, training)
+    at_gate = f"on more clips (seed {closer.conditions.seed})"
+    chosen = "Only the best two, on other clips than those that showed which they are."
+    more = [
+        replace(table, title=f"{table.title}, {at_gate}", note=f"{chosen} {table.note}")
+        for table in closer.tables()
+        if table.title != all_gates.title
+    ]
+    text = card([all_gates, *rest, *more], exam.conditions, training)
     (folder / "README.md").write_text(text, encoding="utf-8")
-    (folder / "compress.svg").write_bytes(compression.picture().svg)
+    (folder / "compress.svg").write_bytes(every.picture().svg)
     return text
 
 

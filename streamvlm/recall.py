@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory.retrieve import retrieve
-from streamvlm.memory.store import Memory
+from streamvlm.memory.retrieve import LOOK_AT, load_intact, retrieve
+from streamvlm.memory.store import Hit, Memory, StreamInfo
+from streamvlm.moments import Moment, moments
 from streamvlm.stopwatch import Stopwatch
-from streamvlm.types import Evidence, Query
+from streamvlm.types import Evidence, Query, Span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
     from streamvlm.protocols import Embedder
 
-_MOMENT = 1e-3
-"""Seconds; a record that touches a moment is found by a window of this width."""
+_TOUCH = 1e-3
+"""Seconds; a record that ends at a time is found by a window of this width before it."""
 
 
 def recall(
@@ -30,7 +32,9 @@ def recall(
 ) -> tuple[Evidence, ...]:
     """Find what bears on a query.
 
-    If nothing new was seen in the query's time, that is the still scene that was seen last.
+    If the question names times (see `moments`) and the query has no limits of time, the records
+    that show these come first, and what room is left goes to the others as ever. If nothing new
+    was seen in the query's time, or at a time named, that is the still scene that was seen last.
 
     Args:
         memory: where to look.
@@ -55,26 +59,89 @@ def recall(
     with watch.stage("embed"):
         key = embedder.embed_text(query.text)
     with watch.stage("retrieve"):
-        found = retrieve(memory, key, query) or _standing(memory, key, query)
+        found = retrieve(memory, key, query, first=_at_times_named(memory, key, query))
+        if not found:
+            found = retrieve(memory, key, query, first=_standing(memory, key, query))
     seen = map(partial(_within, query), found)
     return tuple(each for each in seen if len(each.record.tokens))
 
 
+def _at_times_named(memory: Memory, key: NDArray[np.float32], query: Query) -> tuple[Evidence, ...]:
+    """What shows the times that a question names, the best of each time first."""
+    named = moments(query.text)
+    if not named or query.since is not None or query.until is not None:
+        return ()
+    reachable = _reachable(memory, query)
+    found: dict[str, tuple[int, float, Evidence]] = {}
+    for moment in named:
+        hits, still = _look(memory, key, reachable, moment, LOOK_AT * query.max_records)
+        shows = (
+            each
+            for each in load_intact(memory, hits)
+            # While a still scene stood, a record that begins with a later picture shows nothing.
+            if each.record.stream not in still or each.record.frame_seconds.min() < moment.end
+        )
+        for place, each in enumerate(islice(shows, LOOK_AT * query.max_records)):
+            found.setdefault(each.record.id, (place, -each.score, each))
+    return tuple(each for _, _, each in sorted(found.values(), key=lambda entry: entry[:2]))
+
+
+def _look(
+    memory: Memory,
+    key: NDArray[np.float32],
+    reachable: Sequence[StreamInfo],
+    moment: Moment,
+    most: int,
+) -> tuple[list[Hit], set[str]]:
+    """Where a moment may be seen, best first, and the streams that stood still when it began."""
+    streams: dict[float, list[str]] = {}
+    still: set[str] = set()
+    hits: dict[str, Hit] = {}
+    for info in reachable:
+        whole = info.coverage.seconds
+        start = moment.begin(whole)
+        streams.setdefault(start, []).append(info.stream)
+        span = _still(info, start)
+        if span is not None and span.end >= min(start + 1, whole):
+            still.add(info.stream)
+            hits |= {hit.id: hit for hit in _before(memory, key, info, span)}
+    for start, names in streams.items():
+        # One more for each stream, as so many may turn out to show nothing of it.
+        limit = most + len(names)
+        found = memory.search(key, streams=names, since=start, until=moment.end, limit=limit)
+        hits |= {hit.id: hit for hit in found}
+    return sorted(hits.values(), key=lambda hit: -hit.score), still
+
+
 def _standing(memory: Memory, key: NDArray[np.float32], query: Query) -> tuple[Evidence, ...]:
-    """What was last seen before a time in which nothing new was."""
+    """What was last seen before a time in which nothing new was, best first."""
     if query.since is None:
         return ()
-    found: list[Evidence] = []
-    for info in memory.streams():
-        if query.streams and info.stream not in query.streams:
-            continue
-        for span in info.coverage.spans:
-            if span.kind == "still" and span.start <= query.since < span.end:
-                start = span.start
-                before = replace(query, streams=(info.stream,), since=start - _MOMENT, until=start)
-                found += retrieve(memory, key, before)
-    best = sorted(found, key=lambda each: -each.score)[: query.max_records]
-    return tuple(sorted(best, key=lambda each: (each.record.stream, each.record.start)))
+    hits: list[Hit] = []
+    for info in _reachable(memory, query):
+        span = _still(info, query.since)
+        if span is not None:
+            hits += _before(memory, key, info, span)
+    return tuple(load_intact(memory, sorted(hits, key=lambda hit: -hit.score)))
+
+
+def _reachable(memory: Memory, query: Query) -> list[StreamInfo]:
+    """The streams that a query is about."""
+    return [i for i in memory.streams() if not query.streams or i.stream in query.streams]
+
+
+def _still(info: StreamInfo, seconds: float) -> Span | None:
+    """The stretch around a time of a stream in which nothing new was seen, if there is one."""
+    for span in info.coverage.spans:
+        if span.kind == "still" and span.start <= seconds < span.end:
+            return span
+    return None
+
+
+def _before(memory: Memory, key: NDArray[np.float32], info: StreamInfo, span: Span) -> list[Hit]:
+    """The record of a stream that ends with what was seen last before a stretch of it."""
+    since, until = span.start - _TOUCH, span.start
+    return memory.search(key, streams=(info.stream,), since=since, until=until, limit=1)
 
 
 def _within(query: Query, found: Evidence) -> Evidence:

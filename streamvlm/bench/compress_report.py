@@ -12,6 +12,8 @@ from streamvlm.bench.report import Cell, Conditions, Gate, Table, gate_table
 
 GATE_KEEP, GATE_ERRORS = 0.1, 4.0
 """At this budget the best must stand so many standard errors above `random`."""
+_NEARLY = 0.9
+"""Of the tokens asked for; a compressor that keeps less is named."""
 _NAMED = 20
 """Most pairs named in one place; the details hold them all."""
 
@@ -42,10 +44,10 @@ class Compression:
 
     def gates(self) -> list[Gate]:
         """What was promised of this measurement."""
-        spread = self.spread
+        spread, clips = self.spread, len(self.ceiling.sittings)
         found = None if spread is None else spread.errors
         what = f"best compressor at keep {GATE_KEEP:g} above random, in standard errors"
-        return [Gate(what, found, GATE_ERRORS)]
+        return [Gate(f"{what}, {clips} clips", found, GATE_ERRORS, number=clips)]
 
     @property
     def spread(self) -> Spread | None:
@@ -119,10 +121,9 @@ class Compression:
         rows.append(("blind", None, 0.0, 0.0, *_parts(self.floor.accuracy), None))
         note = (
             f"{self.size}. Accuracy: share of exact matches with its 95 % interval (bootstrap over "
-            "clips). Kept: share of the tokens that really remained, which may be less than was "
-            "asked for. ms/frame: wall time of the compressor for each frame of a clip, fastest of "
-            "three, without encoding. Compressors that draw lots draw anew for each clip. Blind: "
-            "the questions alone."
+            f"clips). Kept: share of the tokens that really remained{self._less()}. ms/frame: wall "
+            "time of the compressor for each frame of a clip, fastest of three, without encoding. "
+            "Compressors that draw lots draw anew for each clip. Blind: the questions alone."
         )
         columns = ("compressor", "keep", "kept", "tokens/frame", "accuracy", "low", "high")
         return Table(
@@ -130,6 +131,20 @@ class Compression:
             (*columns, "ms/frame"),
             tuple(rows),
             " ".join([note, *(f"{sentence}." for sentence in self.skipped)]),
+        )
+
+    def _less(self) -> str:
+        """Where plainly less remained than was asked for; empty if nowhere."""
+        less = [
+            f"{trial.method} ({trial.share:.3f})"
+            for trial in self.ranking.ordered()
+            if trial.method.keep is not None and trial.share < _NEARLY * trial.method.keep
+        ]
+        if not less:
+            return ""
+        return (
+            f"; plainly less than was asked for: {', '.join(less)}, which pays for it in accuracy "
+            "(what takes whole cells or steps takes the next number below)"
         )
 
     def _against(self) -> Table:

@@ -48,6 +48,8 @@ class Plan:
     """Length of a film."""
     needles: int = 12
     """Events planted in each."""
+    ages: tuple[int, ...] | None = None
+    """How many seconds before the end each event begins; None to spread them over the film."""
     films: int = 4
     """How many films."""
     seed: int = 1
@@ -83,7 +85,7 @@ def measure_needle(
     """
     plan = plan or Plan()
     planned = [
-        plan_needles(plan.seed * _SEEDS_APART + number, plan.seconds, plan.needles)
+        plan_needles(plan.seed * _SEEDS_APART + number, plan.seconds, plan.needles, ages=plan.ages)
         for number in range(plan.films)
     ]
     finds: list[Find] = []

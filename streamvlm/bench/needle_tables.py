@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,16 +45,19 @@ def tables(hunt: Hunt) -> list[Table]:
 
 def gates(hunt: Hunt) -> list[Gate]:
     """What was promised for needles in one hour, without any noise margin."""
-    memory, few = (right(hunt.finds, way).mean for way in (MEMORY, FEW))
-    by_luck = chance(_marks(hunt.finds, MEMORY))
+    finds = hunt.finds
+    memory, found = right(finds, MEMORY), recall(finds, 5)
+    by_luck = chance(_marks(finds, MEMORY))
     # By luck alone a share of the answers is right, so fewer right ones are no worse than that.
-    least = max(few, by_luck)
-    times = memory / least if least else math.nan
-    return [
-        Gate("retrieval, recall@5", recall(hunt.finds, 5).mean, 0.90),
-        Gate("right by memory", memory, 0.75),
-        Gate("right by memory, × uniform 16, or × chance if that is more", times, 3),
+    least = max(right(finds, FEW).mean, by_luck)
+    times = memory.mean / least if least else math.nan
+    plain = Gate("right by memory, × uniform 16, or × chance if that is more", times, 3)
+    each = [
+        Gate("retrieval, recall@5", found.mean, 0.90, interval=found),
+        Gate("right by memory", memory.mean, 0.75, interval=memory),
+        plain,
     ]
+    return [replace(gate, number=len(finds), of="needles") for gate in each]
 
 
 def recall(finds: Sequence[Find], among: int) -> Interval:
@@ -92,10 +96,12 @@ def _retrieval(hunt: Hunt) -> Table:
     plan = hunt.plan
     note = (
         f"{NEEDLE_SECONDS} s each, {plan.needles} a film; held-out films: {plan.films}, of "
-        f"{plan.seconds / 3600:g} h and {records:.0f} records ({FPS} picture a second, {SIZE} × "
-        f"{SIZE} pixels). The question itself is what is searched with. A record counts if it "
-        "holds a picture of the needle. chance: records in random order. low, high: 95 % "
-        "bootstrap over needles; those of one film share its haystack."
+        f"{plan.seconds / 3600:.3g} h and {records:.0f} records ({FPS} picture a second, {SIZE} × "
+        f"{SIZE} pixels). A needle's scene has at most one other thing and no digit; all others "
+        "have up to three things and now and then a digit, so it is easier than the hay. The "
+        "question itself is what is searched with. A record counts if it holds a picture of the "
+        "needle. chance: records in random order. low, high: 95 % bootstrap over needles (Wilson's "
+        "interval where all or none are found); those of one film share its haystack."
     )
     columns = ("retrieval", "needles", "found", "low", "high", "chance")
     return Table("Finding the needle's record", columns, tuple(rows), note)
@@ -114,7 +120,7 @@ def _by_age(hunt: Hunt) -> Table:
         answered = right(finds, MEMORY)
         rows.append(
             (
-                f"{low / 60:g}–{high / 60:g}",
+                f"{low / 60:.4g}–{high / 60:.4g}",
                 len(finds),
                 *[recall(finds, among).mean for among in RANKS],
                 answered.mean,

@@ -7,7 +7,8 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from streamvlm.bench.intervals import Interval
 from streamvlm.errors import BadOption
 
 Cell = str | float | int | None
@@ -142,6 +144,13 @@ def _text(cell: Cell) -> str:
     return str(cell)
 
 
+FEWEST = 10
+"""A gate says nothing of fewer clips."""
+WIDEST, WIDEST_POINTS = 0.3, 10.0
+"""A gate says nothing of a share, or a difference in points, whose interval holds the bound and is
+wider."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """A figure that was promised, and what was found."""
@@ -154,23 +163,55 @@ class Gate:
     """The bound."""
     at_least: bool = True
     """Whether the bound is the least that passes, or else the most."""
+    interval: Interval | None = None
+    """How far the figure can be trusted; None where that is not known."""
+    number: int | None = None
+    """How many clips it rests on; None where their number plays no part."""
+    of: str = "clips"
+    """What was counted instead of clips, e.g. needles."""
+    widest: float = WIDEST
+    """The interval that is too wide to say, in the unit of the figure."""
 
     @property
     def verdict(self) -> str:
-        """`met`, `missed` or `not measured`."""
+        """`met`, `missed`, `not measured` or `too few clips to say`; see `FEWEST` and `WIDEST`."""
         if self.found is None or math.isnan(self.found):
             return "not measured"
+        if self._has_too_few:
+            return f"too few {self.of} to say"
         met = self.found >= self.wanted if self.at_least else self.found <= self.wanted
         return "met" if met else "missed"
+
+    @property
+    def _has_too_few(self) -> bool:
+        if self.number is not None and self.number < FEWEST:
+            return True
+        span = self.interval
+        return (
+            span is not None
+            and span.low <= self.wanted <= span.high
+            and span.high - span.low > self.widest
+        )
 
 
 def gate_table(gates: Sequence[Gate]) -> Table:
     """The gates as a table, in the order given."""
     rows = tuple(
-        (gate.what, gate.found, f"{'≥' if gate.at_least else '≤'} {gate.wanted:g}", gate.verdict)
+        (
+            gate.what,
+            gate.found,
+            *((None, None) if gate.interval is None else (gate.interval.low, gate.interval.high)),
+            f"{'≥' if gate.at_least else '≤'} {gate.wanted:g}",
+            gate.verdict,
+        )
         for gate in gates
     )
-    return Table("Gates", ("gate", "found", "wanted", "verdict"), rows)
+    note = (
+        "Met or missed goes by the figure alone, without a margin for noise; low, high: its 95 % "
+        f"interval. Too few to say: fewer than {FEWEST} clips (or needles), or an interval that "
+        f"holds what is wanted and is wider than {WIDEST:g} (of points: {WIDEST_POINTS:g})."
+    )
+    return Table("Gates", ("gate", "found", "low", "high", "wanted", "verdict"), rows, note)
 
 
 def document(conditions: Conditions, tables: Sequence[Table]) -> dict[str, Any]:
@@ -200,12 +241,50 @@ def write(folder: Path, name: str, conditions: Conditions, tables: Sequence[Tabl
         folder / f"{name}.md": "\n\n".join(pages) + "\n",
         folder / f"{name}.json": json.dumps(document(conditions, tables), indent=1) + "\n",
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
-            path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BadOption(
-            f"{folder}: nothing can be written there ({error.strerror}); give another --out"
-        ) from error
+    save({path: text.encode() for path, text in texts.items()})
     return list(texts)
+
+
+def save(files: Mapping[Path, bytes]) -> None:
+    """Write files, and make their folders where they are not there.
+
+    Args:
+        files: each path with its content.
+
+    Raises:
+        BadOption: one cannot be written.
+    """
+    for path, content in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:
+            raise _cannot(path.parent, error.strerror) from error
+
+
+def check_folder(folder: Path, names: Sequence[str]) -> None:
+    """Find out whether files can be written into a folder, before anything is measured for them.
+
+    Nothing is left behind, not even the folder if it is not there yet.
+
+    Args:
+        folder: where they will be.
+        names: of the files.
+
+    Raises:
+        BadOption: they cannot be written.
+    """
+    for name in names:
+        path = folder / name
+        if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+            raise _cannot(folder, f"{name} there is not a file that may be replaced")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise _cannot(folder, error.strerror) from error
+
+
+def _cannot(folder: Path, reason: str | None) -> BadOption:
+    return BadOption(f"{folder}: nothing can be written there ({reason}); give another --out")

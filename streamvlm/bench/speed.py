@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 
 from streamvlm.bench.exam import examinee, shown
 from streamvlm.bench.films import camera_film, repeat
-from streamvlm.bench.report import Conditions, Table, here
+from streamvlm.bench.report import Conditions, Progress, Table, here, silent
 from streamvlm.config import Config
 from streamvlm.plugins import Recipe, names
 from streamvlm.types import Clip, Query, VisualTokens
@@ -66,24 +66,34 @@ def table(figures: Sequence[Figure]) -> Table:
     return Table("Speed", ("figure", "value", "unit", "how"), rows)
 
 
-def measure(config: Config, seconds: int = 60) -> Iterator[Figure]:
+def measure(config: Config, seconds: int = 60, progress: Progress = silent) -> Iterator[Figure]:
     """Measure everything, one figure after the other.
 
     Args:
         config: the parts that ingest, see and answer.
         seconds: length of the 720p25 film that is made for it.
+        progress: is told which part is measured.
 
     Yields:
         Figures as they are known.
     """
     with tempfile.TemporaryDirectory(prefix="streamvlm-bench-") as folder:
+        progress("drawing", 0, 1)
         film = camera_film(Path(folder) / "film.mp4", seconds=seconds)
-        yield from decoding(film)
-        yield from stages(film, config)
+        progress("drawing", 1, 1)
         clips = Fixed(seconds=_CLIP)(open_source(str(film), config.sampling))
-        yield from answering(examinee(config), list(islice(clips, _CLIPS)))
-        yield from peak_memory(film, repeat(film, Path(folder) / "long.mp4", times=4), config)
-    yield from compressors()
+        longer = Path(folder) / "long.mp4"
+        parts: dict[str, Callable[[], Iterator[Figure]]] = {
+            "decoding": lambda: decoding(film),
+            "ingest": lambda: stages(film, config),
+            "answering": lambda: answering(examinee(config), list(islice(clips, _CLIPS))),
+            "memory": lambda: peak_memory(film, repeat(film, longer, times=4), config),
+            "compressors": compressors,
+        }
+        for part, measured in parts.items():
+            progress(part, 0, 1)
+            yield from measured()
+            progress(part, 1, 1)
 
 
 def decoding(film: Path) -> Iterator[Figure]:

@@ -5,6 +5,7 @@ What measures loads torch, so each command imports it only when it is run.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import typer
@@ -15,14 +16,17 @@ from streamvlm.cli.options import examples
 
 
 class _Measurements(TyperGroup):
-    """Says on Ctrl-C that nothing of a measurement is left."""
+    """Says how long a measurement took, or on Ctrl-C that nothing of it is left."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        began = time.monotonic()
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
         except KeyboardInterrupt:
             show.failure("stopped; a measurement counts only when it is complete")
             raise typer.Exit(130) from None
+        show.note(f"measured in {show.clock(time.monotonic() - began)}")
+        return done
 
 
 app = typer.Typer(
@@ -30,21 +34,32 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Measure speed, right answers, compressors, and how well a needle is found.",
 )
-app.command(epilog=examples("streamvlm bench speed", "streamvlm bench speed --seconds 300 --json"))(
-    bench_speed.speed
-)
+app.command(
+    epilog=examples(
+        "streamvlm bench speed",
+        "streamvlm bench speed --seconds 300 --json",
+        "streamvlm bench speed --config gpu --out report/",
+    )
+)(bench_speed.speed)
 app.command(
     epilog=examples(
         "streamvlm bench qa",
         "streamvlm bench qa --clips 1000 --out report/",
         "streamvlm bench qa --clips 40 --json --set model.positions=compact",
+        "streamvlm bench qa --compressed --set compressor.name=evs --set compressor.keep=0.2",
     )
 )(bench_qa.qa)
 app.command(
     epilog=examples(
-        "streamvlm bench compress", "streamvlm bench compress --clips 200 --out report/"
+        "streamvlm bench compress",
+        "streamvlm bench compress --keep 0.1 --clips 400 --out report/",
+        "streamvlm bench compress --compressors evs,pool --split backgrounds",
     )
 )(bench_compress.compress)
 app.command(
-    epilog=examples("streamvlm bench needle", "streamvlm bench needle --hours 24 --out report/")
+    epilog=examples(
+        "streamvlm bench needle",
+        "streamvlm bench needle --hours 24 --films 1 --needles 30 --out report/",
+        "streamvlm bench needle --ages 1,10,59 --set answer.max_records=2",
+    )
 )(bench_needle.needle)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,13 +20,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table as Grid
 
 from streamvlm.types import Answer, Coverage, Evidence, Usage
 from streamvlm.wire import plain
 
 if TYPE_CHECKING:
-    from streamvlm.bench.report import Conditions, Table
     from streamvlm.bench.report import Progress as Steps
     from streamvlm.ingest import Ingested
     from streamvlm.ingest import Progress as Report
@@ -41,9 +39,6 @@ DEMO_NOTE = (
     "note: the built-in demo model only knows a world of coloured shapes; for real footage name a "
     "checkpoint: --config gpu, or --set model.weights=NAME --set embedder.weights=NAME"
 )
-
-_WIDEST = 1000
-"""Characters; no table has longer lines."""
 
 
 def line(document: Mapping[str, Any]) -> None:
@@ -123,7 +118,8 @@ def ingested(result: Ingested, *, as_json: bool) -> None:
 
 def footnotes(answer: Answer) -> None:
     """Print below an answer on what it rests."""
-    rows = [("sure", f"{answer.confidence:.2f}")]
+    is_told = not math.isnan(answer.confidence)
+    rows = [("sure", f"{answer.confidence:.2f}" if is_told else "the server does not say")]
     rows += [("evidence", evidence_line(found)) for found in answer.evidence]
     rows += [("watched", coverage_line(coverage)) for coverage in answer.coverage]
     rows += [("cost", usage_line(answer.usage))]
@@ -174,39 +170,3 @@ def steps() -> Iterator[Steps]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield report
-
-
-def measured(conditions: Conditions, tables: Sequence[Table], *, as_json: bool) -> None:
-    """Print tables, each with the conditions, or all of it as one JSON object."""
-    from streamvlm.bench.report import document
-
-    if as_json:
-        line(document(conditions, tables))
-        return
-    for table in tables:
-        _grid(table)
-        for text in conditions.lines():
-            out.print(text, style="dim", markup=False)
-        out.print()
-
-
-def written(name: str, conditions: Conditions, tables: Sequence[Table], folder: Path) -> None:
-    """Write `name.md` and `name.json` into a folder, and say where they are."""
-    from streamvlm.bench.report import write
-
-    for path in write(folder, name, conditions, tables):
-        note(f"written: {path}")
-
-
-def _grid(table: Table) -> None:
-    grid = Grid(title=table.title, box=box.SIMPLE_HEAD, title_justify="left")
-    for index, column in enumerate(table.columns):
-        grid.add_column(column, justify="right" if table.is_numeric(index) else "left")
-    for row in table.texts():
-        grid.add_row(*row)
-    # Cells that are cut to fit a narrow terminal say nothing: let it break the lines instead.
-    wide = Console(file=out.file, highlight=False, width=_WIDEST)
-    wide.width = max(out.width, wide.measure(grid).maximum)
-    wide.print(grid)
-    if table.note:
-        out.print(table.note, markup=False)

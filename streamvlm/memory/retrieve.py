@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamvlm.memory.store import DamagedRecord, Memory
+from streamvlm.memory.store import DamagedRecord, Hit, Memory
 from streamvlm.types import Evidence, MemoryRecord, Query
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AT = 3
+LOOK_AT = 3
+"""How many times as many records are looked at as are read, so that repeats can be passed over."""
 _SAME = 0.97
 
 
-def retrieve(memory: Memory, key: NDArray[np.float32], query: Query) -> tuple[Evidence, ...]:
+def retrieve(
+    memory: Memory,
+    key: NDArray[np.float32],
+    query: Query,
+    *,
+    first: Sequence[Evidence] = (),
+) -> tuple[Evidence, ...]:
     """Find what bears on a query.
 
     Records that show nothing new beside a better one next to them in time are read only if there
@@ -29,28 +36,44 @@ def retrieve(memory: Memory, key: NDArray[np.float32], query: Query) -> tuple[Ev
         memory: where to look.
         key: (E,) float32, the question in the embedder's space.
         query: its streams, times, `max_records` and `max_tokens`.
+        first: evidence that comes before all other, best first.
 
     Returns:
         Evidence by stream and time, at most `max_records` with together at most `max_tokens`
         tokens; empty only if no intact record fits the streams and times.
     """
+    is_first = {each.record.id for each in first}
     hits = memory.search(
         key,
         streams=query.streams,
         since=query.since,
         until=query.until,
-        limit=_LOOK_AT * query.max_records,
+        limit=LOOK_AT * query.max_records,
     )
-    found = []
+    others = load_intact(memory, [hit for hit in hits if hit.id not in is_first])
+    ranked = by_news([*first, *others])
+    ranked.sort(key=lambda each: each.record.id not in is_first)
+    chosen = fit(ranked[: query.max_records], query.max_tokens)
+    return tuple(sorted(chosen, key=lambda each: (each.record.stream, each.record.start)))
+
+
+def load_intact(memory: Memory, hits: Iterable[Hit]) -> Iterator[Evidence]:
+    """Read the records that a search found, one after the other.
+
+    Args:
+        memory: where they were found.
+        hits: what to read.
+
+    Yields:
+        Each that is intact, in the same order; the others are named in a warning.
+    """
     for hit in hits:
         try:
             (record,) = memory.load([hit.id])
         except DamagedRecord as error:
             logger.warning("left out of the evidence: %s", error)
             continue
-        found.append(Evidence(record, hit.score))
-    chosen = fit(by_news(found)[: query.max_records], query.max_tokens)
-    return tuple(sorted(chosen, key=lambda each: (each.record.stream, each.record.start)))
+        yield Evidence(record, hit.score)
 
 
 def by_news(found: Sequence[Evidence]) -> list[Evidence]:

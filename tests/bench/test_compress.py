@@ -4,6 +4,7 @@ import pty
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ from typer.testing import CliRunner
 from streamvlm.bench.compress import KEEPS, Plan, candidates, measure_compress
 from streamvlm.bench.ranking import Method
 from streamvlm.bench.report import document
+from streamvlm.bench.world import SPLITS
 from streamvlm.cli import app
 from streamvlm.config import load
 from streamvlm.errors import BadOption, UnknownPlugin
+from streamvlm.models.llava_onevision import LlavaOneVision
 from streamvlm.plugins import names
 from streamvlm.types import VisualTokens
 
@@ -74,10 +77,29 @@ def told():
 
 
 @pytest.fixture(scope="module")
-def found(told, tmp_path_factory):
+def worked():
+    """How often the model did what."""
+    return Counter()
+
+
+def counted(patch: pytest.MonkeyPatch, worked: Counter[str], name: str) -> None:
+    """Let a method of the model do what it does, and count how often."""
+    does = getattr(LlavaOneVision, name)
+
+    def count(*words, **options):
+        worked[name] += 1
+        return does(*words, **options)
+
+    patch.setattr(LlavaOneVision, name, count)
+
+
+@pytest.fixture(scope="module")
+def found(told, worked, tmp_path_factory):
     """A whole comparison, as small as it can be: of one of ours, and of two guests."""
     plan = Plan(clips=2, frames=2, keeps=(1.0, 0.25), compressors=("fastvid", "half", "picky"))
-    with installed(tmp_path_factory.mktemp("guests")) as install:
+    with installed(tmp_path_factory.mktemp("guests")) as install, pytest.MonkeyPatch.context() as p:
+        counted(p, worked, "encode")
+        counted(p, worked, "answer")
         install("half", HALF)
         install("picky", PICKY)
         return measure_compress(load(), plan, lambda *step: told.append(step))
@@ -118,6 +140,20 @@ def test_the_share_really_kept_is_measured(found):
     for trial in found.ranking.at(0.25):
         assert trial.share == pytest.approx(0.25, abs=0.03)
         assert trial.tokens == pytest.approx(trial.share * found.ceiling.tokens)
+
+
+def test_each_clip_is_encoded_once_and_what_is_equal_is_asked_about_once(found, worked):
+    assert worked["encode"] == 2
+    trials = (*found.ranking.trials, found.ceiling, found.floor)
+    sat = {id(sitting.marks): len(sitting.marks) for each in trials for sitting in each.sittings}
+    assert worked["answer"] == sum(sat.values())
+    # Of each clip: all tokens, none, three at keep 0.25, half, and as many drawn at random or even.
+    assert len(sat) <= 2 * 8
+
+
+def test_one_keep_means_that_keep_alone():
+    found, _ = candidates(Plan(keeps=(0.1,)), ALL_CUES)
+    assert [str(one.method.keep) for one in found] == ["0.1"] * len(names("compressors"))
 
 
 def test_the_blind_are_shown_nothing(found):
@@ -269,9 +305,16 @@ def test_the_command_writes_report_details_and_plot(tmp_path):
 def test_the_command_measures_the_usual_plan_unless_told_otherwise():
     command = get_command(app).commands["bench"].commands["compress"]
     usual = {option.name: option.default for option in command.params}
-    asked = {name: usual[name] for name in ("clips", "frames", "seed")}
+    asked = {name: usual[name] for name in ("clips", "frames", "seed", "split")}
     keeps = tuple(float(share) for share in usual["keep"].split(","))
     assert Plan(**asked, keeps=keeps) == Plan()
+
+
+def test_the_command_asks_about_every_held_out_split_and_no_other():
+    for split in SPLITS:
+        ran = CliRunner().invoke(app, [*SMALL, "--split", split, "--keep", "2"])
+        wrong = "--split" if split == "training" else "keep must be shares"
+        assert wrong in ran.stderr
 
 
 @pytest.mark.parametrize("keep", ["half", "0.5;0.1", "2"])

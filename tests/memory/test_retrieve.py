@@ -88,6 +88,28 @@ def test_one_record_is_always_given_thinned_if_it_must_be(memory, ranked, query_
     assert found.record.tokens.position[:, 0].tolist() == [0, 3, 6, 9]
 
 
+def test_what_is_to_come_first_does_and_once(memory, ranked, query_key):
+    records = ranked(6, num_tokens=10)
+    memory.append(records)
+    first = [Evidence(records[5], 0.65), Evidence(records[0], 0.9)]
+    for most, expected in ((1, [5]), (2, [0, 5]), (3, [0, 1, 5])):
+        query = Query("where?", max_records=most)
+        assert numbers(retrieve(memory, query_key, query, first=first)) == expected
+    query = Query("where?", max_tokens=25)
+    assert numbers(retrieve(memory, query_key, query, first=first)) == [0, 5]
+
+
+def test_what_is_to_come_first_does_although_it_repeats_its_neighbour(
+    memory, record, units, query_key
+):
+    still = toward(query_key, units(1, seed=5)[0], 0.3)
+    other = toward(query_key, units(1, seed=6)[0], 0.9)
+    memory.append([record(0, keys=still), record(1, keys=still), record(50, keys=other)])
+    first = [Evidence(each, 0.3) for each in memory.load([f"{n:016x}" for n in (0, 1)])]
+    query = Query("where?", max_records=2)
+    assert numbers(retrieve(memory, query_key, query, first=first)) == [0, 1]
+
+
 def test_an_empty_memory_gives_nothing(memory, query_key):
     assert retrieve(memory, query_key, Query("where?")) == ()
 

@@ -7,11 +7,11 @@ next is computed once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import av
 import numpy as np
@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 from streamvlm.bench.world import COLOURS, NUMBERS, Film, Texture, Thing
 from streamvlm.bench.world.backgrounds import background, still_background
 from streamvlm.bench.world.strip import stamp
+from streamvlm.errors import BadOption
+
+if TYPE_CHECKING:
+    from streamvlm.bench.world.needles import Needle
 
 _COMMENT = "streamvlm shapes world"
 
@@ -175,22 +179,36 @@ def pictures(film: Film, fps: int, size: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def write_film(
-    film: Film, path: Path, *, fps: int = 10, size: int = 384, crf: int = 23, strip: bool = False
+    film: Film,
+    path: Path | str,
+    *,
+    fps: int = 10,
+    size: int = 384,
+    crf: int = 23,
+    strip: bool = False,
+    needles: Sequence[Needle] = (),
 ) -> Path:
     """Encode a film as H.264 and write its ground truth beside it.
 
     Args:
         film: the plan.
-        path: the mp4 to write; the truth goes into the same name with `.json`.
+        path: the file to write, `.mp4` or `.mkv`, in a folder that is there; the truth goes into
+            the same name with `.json`.
         fps: pictures a second.
         size: height and width in pixels, even. At 384 the bytes are the same each time; at 192
             x264 was seen to vary them, from the very same pictures.
         crf: H.264 quality, 0 the best to 51.
         strip: draw the number of each picture and its time into its lowest rows; see `strip.py`.
+        needles: what is planted in it; they are written into the truth, with their questions.
 
     Returns:
-        The path of the mp4.
+        The path of the film.
+
+    Raises:
+        BadOption: a number is out of range, or the file cannot be written there.
     """
+    path = Path(path)
+    _check(path, fps, size, crf)
     # One thread: x264 divides the work differently on other machines, and the bytes with it.
     options = {"preset": "veryfast", "crf": str(crf), "threads": "1"}
     # Without the clock in its header, the file is the same whenever it is made.
@@ -204,5 +222,18 @@ def write_film(
                 stamp(image, index, round(1000 * index / fps))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
-    path.with_suffix(".json").write_text(json.dumps(asdict(film), indent=1) + "\n")
+    truth = asdict(film)
+    if needles:
+        truth["needles"] = [asdict(needle) for needle in needles]
+    path.with_suffix(".json").write_text(json.dumps(truth, indent=1) + "\n")
     return path
+
+
+def _check(path: Path, fps: int, size: int, crf: int) -> None:
+    if path.suffix not in (".mp4", ".mkv") or not path.parent.is_dir():
+        raise BadOption(f"{path}: expected the name of an .mp4 or .mkv in a folder that is there")
+    if fps < 1 or size < 2 or size % 2 or not 0 <= crf <= 51:
+        raise BadOption(
+            f"a film at {fps} fps, {size} pixels, CRF {crf}; expected at least 1 fps, an even "
+            "number of pixels, and a CRF of 0 to 51"
+        )

@@ -12,7 +12,7 @@ from streamvlm.bench.world import HEADINGS, Film, Scene, Thing
 from streamvlm.bench.world.planning import LONGEST, SHORTEST, Deck, plan_scene, trained_pairs
 from streamvlm.bench.world.questions import Question, ask_all
 from streamvlm.bench.world.views import View
-from streamvlm.errors import ConfigError
+from streamvlm.errors import BadOption
 
 NEEDLE_KINDS = ("when", "where", "direction")
 """Kinds of questions about needles."""
@@ -59,12 +59,14 @@ def plan_needles(
         The film, and its needles in order of time.
 
     Raises:
-        ConfigError: so many needles, or needles of these ages, do not fit.
+        BadOption: so many needles, or needles of these ages, do not fit.
     """
     if not 1 <= count <= MOST_NEEDLES:
-        raise ConfigError(
+        raise BadOption(
             f"{count} needles in one film, expected 1 to {MOST_NEEDLES}; plan several films"
         )
+    if seed < 0:
+        raise BadOption(f"seed {seed} of a film; give one of at least 0")
     random = np.random.default_rng((_STREAM, seed))
     starts = _anywhere(random, seconds, count) if ages is None else _aged(seconds, count, ages)
     names = [str(name) for name in random.permutation(trained_pairs())]
@@ -92,7 +94,7 @@ def _anywhere(random: np.random.Generator, seconds: int, count: int) -> list[int
     """First seconds of needles, one in each of so many equal stretches of the film."""
     borders = [seconds * index // count for index in range(count + 1)]
     if seconds // count < NEEDLE_SECONDS:
-        raise ConfigError(
+        raise BadOption(
             f"{count} needles in {seconds} s of film, expected at least {NEEDLE_SECONDS} s for "
             "each; plan a longer film or fewer needles"
         )
@@ -104,17 +106,17 @@ def _anywhere(random: np.random.Generator, seconds: int, count: int) -> list[int
 def _aged(seconds: int, count: int, ages: Sequence[float]) -> list[int]:
     """First seconds of needles of certain ages."""
     if len(ages) != count:
-        raise ConfigError(f"{len(ages)} ages for {count} needles; give one for each")
+        raise BadOption(f"{len(ages)} ages for {count} needles; give one for each")
     for age in ages:
         if age != int(age) or not NEEDLE_SECONDS <= age <= seconds:
-            raise ConfigError(
+            raise BadOption(
                 f"a needle {age:g} s old, expected a whole number from {NEEDLE_SECONDS} to the "
                 f"film's {seconds} s; round the ages or plan a longer film"
             )
     starts = sorted(seconds - int(age) for age in ages)
     for one, other in pairwise(starts):
         if other - one < NEEDLE_SECONDS:
-            raise ConfigError(
+            raise BadOption(
                 f"needles of {seconds - one} s and {seconds - other} s of age, expected at least "
                 f"{NEEDLE_SECONDS} s between; choose other ages"
             )

@@ -22,6 +22,7 @@ from streamvlm.bench.world import (
     Split,
     Thing,
 )
+from streamvlm.errors import BadOption
 
 SHORTEST, LONGEST = 4, 8
 """Of scenes, in seconds."""
@@ -74,7 +75,17 @@ def plan_film(seed: int, scenes: int, *, split: Split, start: int = 0) -> Film:
             or also the "pairs" of colour and shape: then each of the first six scenes shows one
             of the pairs that training never shows.
         start: the second at which the first scene starts.
+
+    Raises:
+        BadOption: there is no such split, or a number is out of range.
     """
+    if split not in SPLITS:
+        raise BadOption(f"no films of the split {split!r}; choose from: {', '.join(SPLITS)}")
+    if scenes < 1 or seed < 0 or start < 0:
+        raise BadOption(
+            f"a film of {scenes} scenes from seed {seed} that starts at {start} s; give at least "
+            "1 scene, and a seed and a start of at least 0"
+        )
     random = np.random.default_rng((SPLITS.index(split), seed))
     deck = Deck(random, trained_pairs())
     unseen = list(random.permutation(sorted(UNSEEN_PAIRS))) if split == "pairs" else []
