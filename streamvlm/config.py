@@ -25,6 +25,7 @@ _SECTIONS = {
     "model": "models",
     "compressor": "compressors",
     "embedder": "embedders",
+    "answerer": "models",
 }
 """Each section that chooses a plug-in, and the kind it chooses from."""
 
@@ -43,7 +44,8 @@ class Config:
     """
 
     recipes: Mapping[str, Recipe]
-    """The plug-in of each section: dedupe, clips, model, compressor, embedder."""
+    """The plug-in of each section: dedupe, clips, model, compressor, embedder, and of `answerer`
+    where another part than the model answers."""
     sampling: Sampling = field(default_factory=Sampling)
     """The section `source`."""
     storage: Storage = field(default_factory=Storage)
@@ -53,6 +55,7 @@ class Config:
 
     def __post_init__(self) -> None:
         model, compressor = self.recipes["model"], self.recipes["compressor"]
+        self._check_roles()
         offered, needed = model.plugin.cues, compressor.plugin.needs
         if missing := needed - offered:
             gives = ", ".join(sorted(offered)) or "none"
@@ -66,8 +69,22 @@ class Config:
                 f"{model.name} does not give (it gives: {gives}); use one of: {', '.join(others)}"
             )
         # These load no weights: a value out of range is best known before anything is stored.
-        for section in ("dedupe", "clips", "compressor"):
-            self.recipes[section].build()
+        for section in ("dedupe", "clips", "compressor", "answerer"):
+            if section in self.recipes and not hasattr(self.recipes[section].plugin, "encode"):
+                self.recipes[section].build()
+
+    def _check_roles(self) -> None:
+        model, answerer = self.recipes["model"], self.recipes.get("answerer")
+        if not hasattr(model.plugin, "encode"):
+            raise ConfigError(
+                f"{model.name} makes no visual tokens, it only answers; name it in the section "
+                "answerer, and in the section model one that does, such as llava_onevision"
+            )
+        speaker = answerer or model
+        if not hasattr(speaker.plugin, "answer"):
+            raise ConfigError(
+                f"{speaker.name} does not answer; name one that does in the section answerer"
+            )
 
     def build(self, memory: str | Path | None = None) -> StreamVLM:
         """A StreamVLM of these parts; each loads its weights when first used.
@@ -148,7 +165,7 @@ def load(config: str | Path = "default", overrides: Sequence[str] = ()) -> Confi
             raise ConfigError(f"section {section!r} must be options in braces, found {options!r}")
     settings = {name: _settings(name, maker, sections) for name, maker in _SETTINGS.items()}
     return Config(
-        recipes={section: _recipe(section, sections[section]) for section in _SECTIONS},
+        recipes={name: _recipe(name, sections[name]) for name in _SECTIONS if name in sections},
         sampling=settings["source"],
         storage=settings["memory"],
         limits=settings["answer"],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from streamvlm.errors import BadOption
+from streamvlm.illustrate import illustrate, tokens_read
 from streamvlm.ingest import Ingested, Progress, Stages, ingest_each
 from streamvlm.memory.folder import is_memory
 from streamvlm.memory.store import Identity, Memory
@@ -205,7 +206,7 @@ class StreamVLM:
             evidence=evidence,
             coverage=self.coverage(query.streams),
             usage=Usage(
-                tokens_read=sum(len(found.record.tokens) for found in evidence),
+                tokens_read=tokens_read(evidence, self.stages),
                 milliseconds=watch.milliseconds,
             ),
         )
@@ -255,9 +256,11 @@ class StreamVLM:
             yield Word(NOTHING_FOUND, 1.0)
             return
         with watch.stage("load"):
-            model = self.stages.model
+            answerer, memory = self.stages.answerer, self._memory()
         with watch.stage("first_word"):
-            words = model.answer(query, evidence)
+            allow_local = self.stages.sampling.allow_local
+            shown = illustrate(evidence, answerer, memory, watch, allow_local=allow_local)
+            words = answerer.answer(query, shown)
             first = next(words, None)
         if first is not None:
             yield first

@@ -69,8 +69,9 @@ class Stages:
         model: Recipe,
         compressor: Recipe,
         embedder: Recipe,
+        answerer: Recipe | None = None,
     ) -> None:
-        self.sampling = sampling
+        self.sampling, self._answerer = sampling, answerer
         self._dedupe, self._clips, self._model = dedupe, clips, model
         self._compressor, self._embedder = compressor, embedder
 
@@ -106,10 +107,19 @@ class Stages:
         built: VideoLLM = Recipe("models", self._model.name, options).build()
         return built
 
+    @cached_property
+    def answerer(self) -> Answerer:
+        """Reads evidence and speaks: the model itself, unless another part is named for it."""
+        if self._answerer is None:
+            return self.model
+        built: Answerer = self._answerer.build()
+        return built
+
     @property
     def uses_demo_model(self) -> bool:
         """True if answers come from the checkpoint that ships."""
-        return bool(self._model.options.get("weights", "demo") == "demo")
+        speaker = self._answerer or self._model
+        return complete_options(speaker.plugin, speaker.options).get("weights") == "demo"
 
     @property
     def settings(self) -> str:

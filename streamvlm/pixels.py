@@ -8,6 +8,7 @@ numbers everywhere. The formula is that of Hugging Face's image and video proces
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +48,64 @@ class Preprocessing:
     """At most this many patches a picture, where the checkpoint limits those instead of a size."""
 
 
-def read_preprocessing(folder: Path, kind: Literal["image", "video"]) -> Preprocessing:
+@dataclass(frozen=True, slots=True)
+class PixelBudget:
+    """A size for every picture: its own shape, whole cells, and an area within bounds.
+
+    The rule of the Qwen-VL line's processors for one picture (Wang et al. 2024, arXiv:2409.12191).
+    It looks at one picture alone: newer processors share a budget among the frames of a video,
+    which makes what a frame becomes depend on how many come with it.
+    """
+
+    cell: int
+    """Both sides become multiples of this many pixels."""
+    least: int
+    """Smaller pictures are enlarged to at least this many pixels."""
+    most: int
+    """Larger pictures are reduced to at most this many pixels."""
+
+    def __post_init__(self) -> None:
+        if not self.cell**2 <= self.least <= self.most:
+            raise ValueError(
+                f"min_pixels and max_pixels must rise from {self.cell**2} (one token), found "
+                f"{self.least} and {self.most}"
+            )
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """What a picture is resized to.
+
+        Args:
+            height: in pixels.
+            width: in pixels.
+
+        Returns:
+            (height, width) in pixels; a very long picture may exceed the bounds, since no side is
+            shorter than a cell.
+        """
+        sides = (height, width)
+        rounded = [round(side / self.cell) * self.cell for side in sides]
+        area = rounded[0] * rounded[1]
+        if area > self.most:
+            shrink = math.sqrt(height * width / self.most)
+            rounded = [
+                max(self.cell, math.floor(side / shrink / self.cell) * self.cell) for side in sides
+            ]
+        elif area < self.least:
+            grow = math.sqrt(self.least / (height * width))
+            rounded = [math.ceil(side * grow / self.cell) * self.cell for side in sides]
+        return rounded[0], rounded[1]
+
+
+def read_preprocessing(
+    folder: Path, kind: Literal["image", "video"], *, sized: bool = True
+) -> Preprocessing:
     """Read how a checkpoint wants its pictures.
 
     Args:
         folder: the checkpoint's folder. `processor_config.json` wins over the older
             `video_preprocessor_config.json` and `preprocessor_config.json`, as in transformers.
         kind: which of the two a model was trained with; `video` falls back on the image's file.
+        sized: False if a `PixelBudget` will decide the size, whatever the file says.
 
     Raises:
         ModelError: there is no such file, or it asks for something that is not supported.
@@ -67,7 +119,9 @@ def read_preprocessing(folder: Path, kind: Literal["image", "video"]) -> Preproc
             "resize is); choose other weights"
         )
     patches = found.get("max_num_patches")
-    if patches is None and not (isinstance(size, dict) and {"height", "width"} <= size.keys()):
+    if not sized:
+        size = patches = None
+    elif patches is None and not (isinstance(size, dict) and {"height", "width"} <= size.keys()):
         raise ModelError(f'{source} gives no "size" with height and width; choose other weights')
     for name in ("image_mean", "image_std"):
         if len(found.get(name) or ()) != 3:
@@ -136,8 +190,32 @@ def normalise(pictures: torch.Tensor, how: Preprocessing) -> torch.Tensor:
     return (pictures.float() - mean[:, None, None]) / std[:, None, None]
 
 
+def patchify(pictures: torch.Tensor, patch: int, merge: int, step: int) -> torch.Tensor:
+    """Cut pictures into the patches that the towers of the Qwen-VL line take, in their order.
+
+    Args:
+        pictures: (F, 3, H, W); F a multiple of `step`, H and W of `patch · merge`.
+        patch: side of a patch in pixels.
+        merge: patches along each side of what becomes one token.
+        step: frames that become one time step.
+
+    Returns:
+        (P, 3 · step · patch²): by step, then token in reading order, then its patches in reading
+        order; each with its values by colour, frame, row and column.
+    """
+    frames, colours, height, width = pictures.shape
+    side = patch * merge
+    cut = pictures.reshape(
+        frames // step, step, colours, height // side, merge, patch, width // side, merge, patch
+    )
+    return cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, colours * step * patch * patch)
+
+
 def pixel_batches(
-    images: Sequence[NDArray[np.uint8]], how: Preprocessing, batch: int
+    images: Sequence[NDArray[np.uint8]],
+    how: Preprocessing,
+    batch: int,
+    size: tuple[int, int] | None = None,
 ) -> Iterator[tuple[torch.Tensor, int]]:
     """Preprocess frames in batches of one fixed size.
 
@@ -146,15 +224,17 @@ def pixel_batches(
 
     Args:
         images: T ≥ 1 pictures, (H, W, 3) uint8 each; sizes may differ.
-        how: the checkpoint's wishes, with a fixed size.
+        how: the checkpoint's wishes.
         batch: B, frames a batch.
+        size: (height, width) in pixels, where the checkpoint fixes none.
 
     Yields:
         (B, 3, height, width) float32 on the CPU, and how many of the B are real.
     """
-    assert how.size is not None
+    size = size or how.size
+    assert size is not None
     for first in range(0, len(images), batch):
         part = images[first : first + batch]
-        resized = [resize(image, how.size, how.resample) for image in part]
+        resized = [resize(image, size, how.resample) for image in part]
         filled = resized + resized[-1:] * (batch - len(part))
         yield normalise(torch.stack(filled), how), len(part)

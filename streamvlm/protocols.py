@@ -1,4 +1,4 @@
-"""What plugs in: seven small protocols, with nothing to inherit from.
+"""What plugs in: eight small protocols, with nothing to inherit from.
 
 Importing this module loads neither torch nor numpy.
 """
@@ -105,3 +105,16 @@ class Answerer(Protocol):
 
     def answer(self, query: Query, evidence: Sequence[Evidence]) -> Iterator[Word]:
         """Answer from the evidence; the first piece comes before the last is known."""
+
+
+@runtime_checkable
+class Onlooker(Answerer, Protocol):
+    """An answerer that looks at pictures of the evidence, which are decoded anew for it."""
+
+    @property
+    def num_pictures(self) -> int:
+        """At most so many for a question; 0 if it reads the stored tokens after all."""
+
+    @property
+    def max_side(self) -> int:
+        """Longest side of a picture in pixels."""

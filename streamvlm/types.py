@@ -81,8 +81,7 @@ class Clip:
 class VisualTokens:
     """The visual tokens of one clip, before and after compression.
 
-    Dense (nothing dropped yet) if and only if N = T·H·W, so compressors compose. The tokens are
-    always in time-then-place order.
+    Dense (nothing dropped yet) if and only if N = T·H·W; always in time-then-place order.
     """
 
     model: str
@@ -140,8 +139,7 @@ class VisualTokens:
         """The tokens at `index`, with every field kept together.
 
         Args:
-            index: (M,) int64, increasing (time-then-place order is kept by the caller), or
-                (N,) bool.
+            index: (M,) int64, increasing like the tokens' places, or (N,) bool.
 
         Returns:
             A new object; this one is unchanged.
@@ -219,6 +217,8 @@ class Evidence:
     """What was found."""
     score: float
     """Similarity to the query, -1 to 1; compare within one query only."""
+    pictures: Mapping[float, NDArray[np.uint8]] = field(default_factory=dict)
+    """{second: (H, W, 3) uint8 RGB}, decoded anew for an answerer that looks; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class Word:
     text: str
     """What to print, with its own leading space."""
     probability: float
-    """What the model gave this piece, 0 to 1."""
+    """What the model gave this piece, 0 to 1; NaN if it does not tell."""
 
     def __str__(self) -> str:
         return self.text
@@ -289,7 +289,7 @@ class Answer:
     query: Query
     text: str
     confidence: float
-    """Geometric mean of the probabilities of the answer's pieces, 0 to 1."""
+    """Geometric mean of the probabilities of the answer's pieces, 0 to 1; NaN if not told."""
     evidence: tuple[Evidence, ...]
     """In time order."""
     coverage: tuple[Coverage, ...]

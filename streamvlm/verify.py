@@ -81,14 +81,29 @@ def _cited(memory: Memory, stream: str) -> tuple[dict[float, int], list[str]]:
     return cited, problems
 
 
-def _seen(info: StreamInfo, wanted: set[float], *, allow_local: bool) -> dict[float, int]:
-    """Second → pixel hash of the wanted frames as the source shows them now."""
-    sampling = Sampling(**json.loads(info.recipe)["source"], allow_local=allow_local)
+def check_unchanged(info: StreamInfo, *, allow_local: bool) -> Sampling:
+    """Make sure that a stream's source is still the one that was ingested.
+
+    Args:
+        info: the stream.
+        allow_local: whether URLs of this machine and network may be asked; see `Sampling`.
+
+    Returns:
+        How it was sampled.
+
+    Raises:
+        SourceError: the source is gone, cannot be read, or was replaced.
+    """
     identity = identify(info.stream, allow_local=allow_local)
     if (identity.size, identity.digest) != (info.size, info.digest):
         raise SourceError(
             f"{info.stream} was replaced since it was ingested: it had {info.size} bytes with "
             f"digest {info.digest}, now {identity.size} bytes with digest {identity.digest}"
         )
-    frames = open_source(info.stream, sampling)
+    return Sampling(**json.loads(info.recipe)["source"], allow_local=allow_local)
+
+
+def _seen(info: StreamInfo, wanted: set[float], *, allow_local: bool) -> dict[float, int]:
+    """Second → pixel hash of the wanted frames as the source shows them now."""
+    frames = open_source(info.stream, check_unchanged(info, allow_local=allow_local))
     return {f.seconds: frame_hash(f.image) for f in frames if f.seconds in wanted}

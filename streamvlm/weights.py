@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 
 from streamvlm.demo import checkpoint
 from streamvlm.errors import ModelError
-from streamvlm.pixels import Preprocessing
+from streamvlm.pixels import PixelBudget, Preprocessing
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -42,7 +43,9 @@ class Checkpoint:
     family: str
     """`model_type` of its configuration."""
 
-    def fingerprint(self, plugin: str, how: Preprocessing) -> str:
+    def fingerprint(
+        self, plugin: str, how: Preprocessing, budget: PixelBudget | None = None
+    ) -> str:
         """What must be equal for two vectors to live in the same space.
 
         Plug-in, name, a digest of configuration, weights and preprocessing, precision and picture
@@ -52,25 +55,30 @@ class Checkpoint:
         Args:
             plugin: the plug-in's name.
             how: the preprocessing in force.
+            budget: what decides the size of pictures that have no fixed one.
 
         Returns:
             One line, e.g. `llava_onevision/demo 3f9a0c11d2e4 float32 96px`.
         """
         digest = hashlib.sha256((self.folder / "config.json").read_bytes())
-        digest.update(repr(how).encode())
+        digest.update(repr(how).encode() if budget is None else repr((how, budget)).encode())
         for path in sorted(self.folder.glob("*.safetensors")):
             digest.update(path.name.encode())
             _sample(path, digest)
         size = f"{how.patches}p" if how.size is None else f"{how.size[0]}px"
+        if budget is not None:
+            size = f"{budget.least}-{budget.most}px"
         precision = str(self.dtype).removeprefix("torch.")
         name = Path(self.name).name or self.folder.resolve().name
         return f"{plugin}/{name} {digest.hexdigest()[:12]} {precision} {size}"
 
-    def load(self, architecture: Any) -> Any:
+    def load(self, architecture: Any, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
         """Load the weights for reading only: evaluation mode, no gradients.
 
         Args:
             architecture: a class of transformers with `from_pretrained`.
+            more: further arguments of `from_pretrained`; with a `device_map`, it places the
+                weights.
 
         Raises:
             ModelError: a file is damaged, or weights that the model needs are not in the files
@@ -85,19 +93,18 @@ class Checkpoint:
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                **more,
             )
         if missing := sorted(report["missing_keys"]):
             raise ModelError(
                 f"{self.name}: the weight files lack {len(missing)} tensors, {missing[0]} first; "
                 "fetch the checkpoint again"
             )
-        try:
-            return model.to(self.device).eval().requires_grad_(False)
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"{self.name} does not fit into the memory of {self.device}; choose a smaller "
-                "checkpoint, or dtype: bfloat16"
-            ) from error
+        model = model.eval().requires_grad_(False)
+        if "device_map" in more:
+            return model
+        with enough_memory(f"loading {self.name}", "choose a smaller checkpoint or dtype bfloat16"):
+            return model.to(self.device)
 
     def tokenizer(self) -> Any:
         """Load the tokenizer.
@@ -192,6 +199,23 @@ def _locate(name: str, path: str, *, download: bool) -> Path:
             "give a folder, or set the option download to true"
         ) from error
     return Path(fetched)
+
+
+@contextmanager
+def enough_memory(what: str, wish: str) -> Iterator[None]:
+    """Turn a device that runs out of memory into one sentence.
+
+    Args:
+        what: what was being done.
+        wish: what to do about it.
+
+    Raises:
+        ModelError: there was not enough memory inside the block.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{what} ran out of memory on the device; {wish}") from error
 
 
 def _sample(path: Path, digest: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from streamvlm.types import Coverage, Evidence, MemoryRecord
@@ -43,6 +44,8 @@ def plain(value: Any) -> Any:
             return [plain(item) for item in value]
         case Exception():
             return str(value)
+        case float() if math.isnan(value):
+            return None  # not known; JSON has no NaN
         case _ if hasattr(value, "__dataclass_fields__"):
             return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
         case _:

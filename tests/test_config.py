@@ -12,7 +12,7 @@ def test_every_shipped_configuration_checks_without_loading_weights(name):
 
 
 def test_the_shipped_configurations_are_few_and_short():
-    assert set(shipped()) == {"default", "gpu"}
+    assert set(shipped()) == {"default", "gpu", "openai"}
     assert all(len(path.read_text().splitlines()) <= 30 for path in shipped().values())
 
 
@@ -54,6 +54,10 @@ def test_choosing_another_plugin_drops_the_options_of_the_first():
         ("memory: {payload: int9}", BadOption, "payload"),
         ("answer: {max_records: 0}", BadOption, "at least 1"),
         ("dedupe: still", ConfigError, "must be options in braces"),
+        ("answerer: {url: http://a/v1}", ConfigError, "needs a name"),
+        ("answerer: {name: openai, model: a}", BadOption, "needs the option 'url'"),
+        ("answerer: {name: openai, url: a, model: a}", BadOption, "url must be of the form"),
+        ("model: {name: openai, url: http://a, model: a}", ConfigError, "section answerer"),
         ("- a\n- b", ConfigError, "must hold sections"),
         ("a: [", ConfigError, "cannot be read as YAML"),
     ],
@@ -101,3 +105,15 @@ def test_a_compressor_that_needs_a_cue_the_model_does_not_give_is_refused(tmp_pa
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"needy needs the cue question.*use one of: .*fastvid"):
         load(overrides=["compressor.name=needy"])
+
+
+def test_the_model_answers_unless_another_part_is_named():
+    chosen = ["answerer.name=openai", "answerer.url=http://localhost:1/v1", "answerer.model=a"]
+    assert "answerer" not in load().recipes
+    config = load(overrides=chosen)
+    assert config.recipes["model"].name == "llava_onevision"
+    with load().build() as plain, config.build() as other:
+        assert plain.stages.uses_demo_model
+        assert not other.stages.uses_demo_model
+        assert type(other.stages.answerer).__name__ == "OpenAIChat"
+        assert plain.stages.settings == other.stages.settings

@@ -5,10 +5,21 @@ import json
 import numpy as np
 import pytest
 import torch
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
+    Qwen2VLImageProcessorPil,
+    smart_resize,
+)
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from streamvlm.errors import ModelError
-from streamvlm.pixels import normalise, pixel_batches, read_preprocessing, resize
+from streamvlm.pixels import (
+    PixelBudget,
+    normalise,
+    patchify,
+    pixel_batches,
+    read_preprocessing,
+    resize,
+)
 
 SETTINGS = {
     "size": {"height": 24, "width": 24},
@@ -146,3 +157,59 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(ModelError, match="is not JSON"):
         read_preprocessing(tmp_path, "image")
+
+
+@pytest.mark.parametrize("cell", [28, 32])
+def test_a_budget_gives_every_picture_the_size_that_the_stock_processor_gives_it(cell):
+    least, most = 16 * cell**2, 300 * cell**2
+    budget = PixelBudget(cell, least, most)
+    rng = np.random.default_rng(0)
+    sizes = [(360, 640), (1080, 1920), (28, 28), (14, 2000), *rng.integers(20, 3000, (300, 2))]
+    for height, width in sizes:
+        expected = smart_resize(int(height), int(width), cell, least, most)
+        assert budget.size(int(height), int(width)) == expected
+
+
+def test_a_budget_holds_for_every_picture_that_is_not_very_long():
+    budget = PixelBudget(28, 4 * 28**2, 100 * 28**2)
+    for height, width in np.random.default_rng(1).integers(10, 2000, (200, 2)):
+        if 1 / 8 < height / width < 8:
+            rows, columns = budget.size(int(height), int(width))
+            assert rows % 28 == columns % 28 == 0
+            assert budget.least <= rows * columns <= budget.most
+
+
+@pytest.mark.parametrize(("least", "most"), [(783, 2000), (2000, 1999)])
+def test_a_budget_that_fits_no_picture_is_refused(least, most):
+    with pytest.raises(ValueError, match=r"must rise from 784 \(one token\)"):
+        PixelBudget(28, least, most)
+
+
+def test_patches_are_those_of_the_stock_processor(write, photos):
+    """The stock video processor needs torchvision; that for images does not, and repeats a frame.
+
+    It computes in float64 and rounds once more, so the last place may differ.
+    """
+    settings = {key: value for key, value in SETTINGS.items() if key != "size"}
+    stock = Qwen2VLImageProcessorPil(**settings, do_resize=False, patch_size=4, merge_size=2)
+    picture = photos[0][:32, :48]
+    found = stock(picture, return_tensors="pt")
+    how = read_preprocessing(write(settings), "image", sized=False)
+    frames = torch.from_numpy(picture.copy()).permute(2, 0, 1).expand(2, -1, -1, -1)
+    patches = patchify(normalise(frames, how), 4, 2, 2)
+    assert found["image_grid_thw"].tolist() == [[1, 8, 12]]
+    torch.testing.assert_close(patches, found["pixel_values"], rtol=0, atol=1e-6)
+
+
+def test_patches_hold_the_frames_of_their_step_in_order():
+    pictures = torch.arange(4.0)[:, None, None, None].expand(4, 3, 8, 8)
+    patches = patchify(pictures, 4, 2, 2).reshape(2, 4, 3, 2, 16)
+    assert patches[0, :, :, 0].unique().tolist() == [0]
+    assert patches[0, :, :, 1].unique().tolist() == [1]
+    assert patches[1, :, :, 0].unique().tolist() == [2]
+
+
+def test_pictures_without_a_fixed_size_take_the_one_they_are_given(write, photos):
+    how = read_preprocessing(write(SETTINGS | {"size": {"longest_edge": 9}}), "video", sized=False)
+    pixels, _ = next(pixel_batches(photos, how, 2, (8, 16)))
+    assert (how.size, pixels.shape) == (None, (2, 3, 8, 16))

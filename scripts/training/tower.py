@@ -193,7 +193,7 @@ def train_tower(
         size: frames a step.
     """
     model, heads = make_model().to(device), Heads().to(device)
-    # Half a step's time on a CPU is the backward pass of its fused attention.
+    # Half a step's time on a CPU is the backward pass of fused attention.
     model.set_attn_implementation("eager")
     words = model.get_input_embeddings().weight
     eye = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]

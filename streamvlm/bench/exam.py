@@ -17,6 +17,7 @@ from streamvlm.bench.world.planning import plan_film
 from streamvlm.bench.world.questions import Question, ask_all, clock, normalise
 from streamvlm.bench.world.views import View
 from streamvlm.config import Config
+from streamvlm.errors import ConfigError
 from streamvlm.ingest import record_id
 from streamvlm.plugins import Recipe
 from streamvlm.types import Clip, Evidence, Frame, MemoryRecord, Query, VisualTokens
@@ -147,7 +148,15 @@ def examinee(config: Config, cues: Iterable[str] = ()) -> VideoLLM:
     Args:
         config: any configuration.
         cues: the side signals it should give beside the features; none are computed otherwise.
+
+    Raises:
+        ConfigError: another answers in its place.
     """
+    if "answerer" in config.recipes:
+        raise ConfigError(
+            "the section model is what is measured, but this configuration lets "
+            f"{config.recipes['answerer'].name} answer; measure one without the section answerer"
+        )
     recipe = config.recipes["model"]
     options = {**recipe.options, "with_cues": tuple(sorted(cues))}
     model: VideoLLM = Recipe("models", recipe.name, options).build()

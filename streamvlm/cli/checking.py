@@ -11,6 +11,7 @@ import typer
 from streamvlm import plugins as registry
 from streamvlm.cli import show
 from streamvlm.cli.options import AsJson
+from streamvlm.cli.pairing import facts, sentence
 
 
 def verify(
@@ -55,13 +56,15 @@ def forget(
 
 
 def plugins(as_json: AsJson = False) -> None:
-    """List what can be chosen: a line for each plug-in, with its paper."""
+    """List what can be chosen: each plug-in with its paper, and what goes with what."""
     for kind in registry.KINDS:
         if not as_json:
             show.out.print(kind, style="bold")
         for name in registry.names(kind):
-            about = registry.summary(kind, name)
+            about, known = registry.summary(kind, name), facts(kind, name)
             if as_json:
-                show.line({"kind": kind, "name": name, "summary": about})
-            else:
-                show.out.print(f"  {name:<16} {about}", markup=False)
+                show.line({"kind": kind, "name": name, "summary": about, **known})
+                continue
+            show.out.print(f"  {name:<16} {about}", markup=False)
+            if text := sentence(known):
+                show.out.print(f"  {'':<16} {text}", style="dim", markup=False)

@@ -6,14 +6,20 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import typer
 
+from streamvlm import plugins as registry
 from streamvlm.cli import show
 from streamvlm.cli.options import AsJson
+from streamvlm.cli.pairing import facts, sentence
 from streamvlm.errors import MissingDependency
+
+_WIDTH = 24
+"""Characters of the column of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ def doctor(as_json: AsJson = False) -> None:
         else:
             mark = "ok  " if finding.ok else "FAIL"
             style = None if finding.ok else "red"
-            text = f"{mark} {finding.name:<14} {finding.detail}"
+            text = f"{mark} {finding.name:<{_WIDTH}} {finding.detail}"
             show.out.print(text, style=style, markup=False)
     if not fine:
         raise typer.Exit(1)
@@ -49,6 +55,7 @@ def _findings() -> Iterator[Finding]:
         ("index", _index),
         ("libraries", _libraries),
         ("configurations", _configurations),
+        *_pairings(),
         ("canary", _canary),
     )
     for name, check in checks:
@@ -86,6 +93,17 @@ def _index() -> str:
 def _libraries() -> str:
     names = ("transformers", "numpy", "ray")
     return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def _pairings() -> Iterator[tuple[str, Callable[[], str]]]:
+    """A check for each model and compressor: that it can be imported, and with whom it goes."""
+    for kind in ("models", "compressors"):
+        for name in registry.names(kind):
+            yield f"{kind}/{name}", partial(_pairing, kind, name)
+
+
+def _pairing(kind: str, name: str) -> str:
+    return sentence(facts(kind, name))
 
 
 def _configurations() -> str:

@@ -15,7 +15,9 @@ def examples(*lines: str) -> str:
 
 ConfigName = Annotated[
     str,
-    typer.Option("--config", "-c", help="A shipped configuration (default, gpu) or a YAML file."),
+    typer.Option(
+        "--config", "-c", help="A shipped configuration (default, gpu, openai) or a YAML file."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

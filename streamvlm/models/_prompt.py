@@ -1,8 +1,7 @@
 """A question and any subset of visual tokens become one prompt, each token at its own place.
 
-The visual block opens the user's turn: before the tokens of each time step stands its time, after
-the last step one slot more, which the family fills. A step from which nothing was kept vanishes
-with its time.
+The visual part opens the user's turn. What stands in it is the family's business: a sequence of
+pieces, each some text, a run of slots for stored tokens, or slots for vectors of the model's own.
 """
 
 from __future__ import annotations
@@ -10,19 +9,44 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
 import torch
 
 from streamvlm.errors import ModelError
-from streamvlm.types import Evidence, VisualTokens
-
-Positions = Literal["full", "compact"]
+from streamvlm.models._evidence import clock as clock
+from streamvlm.models._places import Rule
+from streamvlm.types import VisualTokens
 
 _QUESTION = "\u2402question\u2403"
 """Stands for the question while the chat template is applied; no real text holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words of a prompt."""
+
+    text: str
+    literal: bool = False
+    """True for words from outside: the name of a special token in them is only ever text."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slots:
+    """A run of placeholders without text between, for the tokens of one or more time steps."""
+
+    steps: tuple[VisualTokens, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extra:
+    """Placeholders for vectors that are not stored because the model holds them."""
+
+    features: torch.Tensor
+    """(n, D)."""
+
+
+Piece = Text | Slots | Extra
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,16 +56,7 @@ class Prompt:
     input_ids: torch.Tensor
     """(1, S) int64; every visual token is a placeholder id."""
     position_ids: torch.Tensor
-    """(1, S) int64, increasing; holes where tokens were dropped."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Piece:
-    """A stretch of a prompt: some text, or the slots of one time step."""
-
-    ids: torch.Tensor
-    offset: torch.Tensor
-    length: int
+    """(1, S) int64 for one axis; (4, 1, S) for three, the first row being plain 0 … S-1."""
 
 
 class Template:
@@ -49,90 +64,116 @@ class Template:
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
-        placeholder: id of the token that stands for one visual token.
+        slot: id of the token that stands for one visual token.
         source: what to call the checkpoint in messages.
+        video: how the chat template spells a video; by default, as one slot.
+        wrap: what the template may write right before and behind a video, and the family's own
+            pieces write anew.
 
     Raises:
         ModelError: there is no chat template, or it does not take a video and a question.
     """
 
-    def __init__(self, tokenizer: Any, placeholder: int, source: str) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        slot: int,
+        source: str,
+        *,
+        video: str = "",
+        wrap: tuple[str, str] = ("", ""),
+    ) -> None:
         self._tokenizer = tokenizer
-        self._placeholder = placeholder
+        self._slot = slot
         # A fast tokenizer keeps the switch for special tokens as state.
         self._lock = threading.Lock()
         if tokenizer.chat_template is None:
             raise ModelError(f"{source} has no chat template; add its chat_template.jinja")
-        if placeholder >= len(tokenizer):
+        if slot >= len(tokenizer):
             raise ModelError(
                 f"{source}: the tokenizer has {len(tokenizer)} tokens, but the configuration's "
-                f"video token is number {placeholder}; take both files from one checkpoint"
+                f"video token is number {slot}; take both files from one checkpoint"
             )
-        video = tokenizer.convert_ids_to_tokens(placeholder)
-        before, between, after = _cut(tokenizer, video, source)
-        self._between = between
-        self._start, self._end = self._trusted(before), self._trusted(after)
+        self._special = tuple(tokenizer.get_added_vocab())
+        video = video or tokenizer.convert_ids_to_tokens(slot)
+        cut = _cut(tokenizer, video, wrap)
+        if cut is None:
+            raise ModelError(
+                f"{source}: the chat template does not take a video followed by a question; "
+                "use the template that came with the checkpoint"
+            )
+        self._before, self._between, self._after = cut
 
-    def write(
-        self,
-        blocks: Sequence[tuple[str, VisualTokens]],
-        question: str,
-        *,
-        positions: Positions,
-    ) -> Prompt:
+    def write(self, pieces: Sequence[Piece], question: str, rule: Rule) -> Prompt:
         """Lay out a prompt.
 
         Args:
-            blocks: for each time step in order, the text before it and its tokens (n ≥ 1).
-            question: the user's words. Like the texts before the steps, they are only ever text: a
-                placeholder's name in them adds no slot.
-            positions: `full` gives every step its whole grid of positions, so a token keeps its
-                distance to all others whatever was dropped; `compact` closes the holes.
+            pieces: what stands between the beginning of the user's turn and the question.
+            question: the user's words; they are only ever text.
+            rule: where the tokens of `Slots` go; all else takes one place each.
 
         Returns:
-            A prompt whose placeholders are the blocks' tokens in order and one more.
+            A prompt whose placeholders are the pieces' vectors in order.
         """
-        pieces = [_text(self._start)]
-        for caption, tokens in blocks:
-            if caption:
-                pieces.append(_text(self._words(caption)))
-            pieces.append(self._slots(tokens, positions))
-        closing = torch.tensor([self._placeholder])
-        pieces += [_text(closing), _text(self._words(self._between + question)), _text(self._end)]
-        starts = torch.tensor([0, *(piece.length for piece in pieces)]).cumsum(0)
-        places = [piece.offset + start for piece, start in zip(pieces, starts[:-1], strict=True)]
-        ids = torch.cat([piece.ids for piece in pieces])
-        return Prompt(input_ids=ids[None], position_ids=torch.cat(places)[None])
+        turn = [
+            Text(self._before),
+            *pieces,
+            Text(self._between),
+            Text(question, literal=True),
+            Text(self._after),
+        ]
+        ids, places, start = [], [], 0
+        for piece in self._joined(turn):
+            if isinstance(piece, Slots):
+                where, start = rule.place(piece.steps, start)
+                ids.append(torch.full((where.shape[1],), self._slot))
+            else:
+                ids.append(self._plain(piece))
+                where = torch.arange(start, start + len(ids[-1])).expand(rule.axes, -1)
+                start += len(ids[-1])
+            places.append(where)
+        return _prompt(torch.cat(ids), torch.cat(places, dim=1))
 
-    def _slots(self, tokens: VisualTokens, positions: Positions) -> _Piece:
-        ids = torch.full((len(tokens),), self._placeholder)
-        if positions == "compact":
-            return _text(ids)
-        _, rows, columns = tokens.grid
-        place = (tokens.flat_index % (rows * columns)).cpu()
-        return _Piece(ids=ids, offset=place, length=rows * columns)
+    def _joined(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
+        """Neighbouring words as one text, so that they become the tokens of stock transformers.
 
-    def _trusted(self, text: str) -> torch.Tensor:
-        return self._ids(text, literal=False)
+        Words from outside that hold the name of a special token stay apart.
+        """
+        words = ""
+        for piece in pieces:
+            if isinstance(piece, Text) and not (piece.literal and self._spells(piece.text)):
+                words += piece.text
+                continue
+            if words:
+                yield Text(words)
+            words = ""
+            yield piece
+        if words:
+            yield Text(words)
 
-    def _words(self, text: str) -> torch.Tensor:
-        return self._ids(text, literal=True)
+    def _spells(self, text: str) -> bool:
+        return any(name in text for name in self._special)
 
-    def _ids(self, text: str, *, literal: bool) -> torch.Tensor:
-        if not text:
-            return torch.empty(0, dtype=torch.int64)
+    def _plain(self, piece: Text | Extra) -> torch.Tensor:
+        """(n,) ids of a piece whose places follow one another."""
+        if isinstance(piece, Extra):
+            return torch.full((len(piece.features),), self._slot)
         with self._lock:
             ids = self._tokenizer.encode(
-                text, add_special_tokens=False, split_special_tokens=literal
+                piece.text, add_special_tokens=False, split_special_tokens=piece.literal
             )
         return torch.tensor(ids, dtype=torch.int64)
 
 
-def _text(ids: torch.Tensor) -> _Piece:
-    return _Piece(ids=ids, offset=torch.arange(len(ids)), length=len(ids))
+def _prompt(ids: torch.Tensor, places: torch.Tensor) -> Prompt:
+    """Ids (S,) and places (A, S) as a batch of one."""
+    if len(places) > 1:
+        # Masks are made from the first row: holes on the others are not the seams of packed texts.
+        places = torch.cat([torch.arange(len(ids))[None], places])[:, None]
+    return Prompt(input_ids=ids[None], position_ids=places)
 
 
-def _cut(tokenizer: Any, video: str, source: str) -> tuple[str, str, str]:
+def _cut(tokenizer: Any, video: str, wrap: tuple[str, str]) -> tuple[str, str, str] | None:
     """The chat template's text before the video, between it and the question, and after."""
     both = f"{video}\n{_QUESTION}"
     # Processors' templates take a list of parts; plain tokenizers' ones a string.
@@ -151,42 +192,38 @@ def _cut(tokenizer: Any, video: str, source: str) -> tuple[str, str, str]:
             continue
         before, _, rest = turn.partition(video)
         between, found, after = rest.partition(_QUESTION)
+        between = between.removeprefix(wrap[1])
         if found and not between.strip() and video not in after and _QUESTION not in after:
-            return before, between, after
-    raise ModelError(
-        f"{source}: the chat template does not take a video followed by a question; "
-        "use the template that came with the checkpoint"
-    )
+            return before.removesuffix(wrap[0]), between, after
+    return None
 
 
-def steps(evidence: Sequence[Evidence], *, timestamps: bool) -> Iterator[tuple[str, VisualTokens]]:
-    """The time steps of some evidence, each with the text that comes before its tokens.
-
-    Streams come one after the other, each in time order. With several streams, each one's file name
-    stands on a line of its own before its first time.
+def stored(
+    pieces: Sequence[Piece], network: Any
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The vectors that fill the slots of a prompt.
 
     Args:
-        evidence: records in any order.
-        timestamps: whether to write times and names at all.
+        pieces: all pieces of the prompt.
+        network: the model that will read it.
 
-    Yields:
-        The text and the step's tokens (n ≥ 1).
+    Returns:
+        (n, D) features of all slots in order, and (n, L, D) of the deeper layers, both on the
+        model's device and in its precision; None where there are none.
     """
-    ordered = sorted(evidence, key=lambda item: (item.record.stream, item.record.start))
-    labels = _labels([item.record.stream for item in ordered])
-    last = None
-    for item in ordered:
-        tokens, stream = item.record.tokens, item.record.stream
-        # Tokens are in time order, so each step is one run of rows.
-        _, counts = torch.unique_consecutive(tokens.position[:, 0], return_counts=True)
-        ends = counts.cumsum(0).tolist()
-        for first, end in zip([0, *ends[:-1]], ends, strict=True):
-            step = tokens.select(torch.arange(first, end, device=tokens.features.device))
-            caption = clock(float(step.seconds[0])) if timestamps else ""
-            if timestamps and len(labels) > 1 and stream != last:
-                caption = f"{'' if last is None else chr(10)}{labels[stream]}\n{caption}"
-            last = stream
-            yield caption, step
+    features = [part for piece in pieces for part in _features(piece)]
+    steps = [step for piece in pieces if isinstance(piece, Slots) for step in piece.steps]
+    deeper = [step.deepstack for step in steps if step.deepstack is not None]
+    features, deeper = (
+        [part.to(network.device, network.dtype) for part in parts] for parts in (features, deeper)
+    )
+    return torch.cat(features) if features else None, torch.cat(deeper) if deeper else None
+
+
+def _features(piece: Piece) -> list[torch.Tensor]:
+    if isinstance(piece, Slots):
+        return [tokens.features for tokens in piece.steps]
+    return [piece.features] if isinstance(piece, Extra) else []
 
 
 def check_room(prompt: Prompt, room: int, source: str) -> None:
@@ -200,7 +237,7 @@ def check_room(prompt: Prompt, room: int, source: str) -> None:
     Raises:
         ModelError: the prompt reaches further.
     """
-    length, reach = prompt.input_ids.shape[1], int(prompt.position_ids[0, -1]) + 1
+    length, reach = prompt.input_ids.shape[1], int(prompt.position_ids.max()) + 1
     if reach <= room:
         return
     wish = "ask with a smaller max_tokens or max_records"
@@ -210,17 +247,3 @@ def check_room(prompt: Prompt, room: int, source: str) -> None:
         f"the prompt has {length} tokens and reaches position {reach}, but {source} has room for "
         f"{room} before its answer; {wish}"
     )
-
-
-def clock(seconds: float) -> str:
-    """Seconds as the prompt writes them: `01:05`, from one hour on `01:00:05`; rounded down."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours:02}:{minute:02}:{second:02}" if hours else f"{minute:02}:{second:02}"
-
-
-def _labels(streams: Sequence[str]) -> dict[str, str]:
-    """A short name for each stream; its whole id where short names would clash."""
-    short = {stream: PurePosixPath(urlsplit(stream).path).name or stream for stream in streams}
-    taken = list(short.values())
-    return {stream: name if taken.count(name) == 1 else stream for stream, name in short.items()}

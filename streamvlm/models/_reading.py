@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from streamvlm.weights import enough_memory
+
 _PER_TOKEN = ("input_ids", "attention_mask", "position_ids")
 
 
@@ -46,7 +48,8 @@ class Reader:
 
         Args:
             inputs: what `forward` takes for the whole prompt, a batch of one: `input_ids` (1, S),
-                `attention_mask` (1, S), `position_ids` (…, S), and whatever the visual tokens need.
+                `attention_mask` (1, S), `position_ids` (…, 1, S), and whatever the visual tokens
+                need.
 
         Returns:
             What `forward` takes for the rest, at least one token, and the cache to go on from,
@@ -55,10 +58,8 @@ class Reader:
         """
         from transformers import DynamicCache
 
-        ids = inputs["input_ids"][0]
-        seen = torch.isin(ids, torch.tensor(self.placeholders, device=ids.device)).nonzero()
-        cut = int(seen[-1]) + 1 if len(seen) else 0
-        if cut in (0, len(ids)):
+        cut = self._cut(inputs)
+        if not cut:
             return inputs, DynamicCache(config=self.network.config)
         evidence = {
             name: value[..., :cut] if name in _PER_TOKEN else value
@@ -71,12 +72,30 @@ class Reader:
             cache = DynamicCache(config=self.network.config)
             forward(self.network, evidence, cache)
             last = self._last = _Read(evidence, cache)
-        rest = {
+        with enough_memory("copying what was read", "ask with a smaller max_tokens"):
+            return self.rest(inputs), deepcopy(last.cache)
+
+    def rest(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The part of a prompt behind its evidence, as `read` gives it; reads nothing.
+
+        Args:
+            inputs: see `read`.
+        """
+        cut = self._cut(inputs)
+        if not cut:
+            return inputs
+        return {
             "input_ids": inputs["input_ids"][..., cut:],
             "attention_mask": inputs["attention_mask"],
             "position_ids": inputs["position_ids"][..., cut:],
         }
-        return rest, deepcopy(last.cache)
+
+    def _cut(self, inputs: Mapping[str, Any]) -> int:
+        """Where the evidence ends; 0 if there is none, or nothing behind it."""
+        ids = inputs["input_ids"][0]
+        seen = torch.isin(ids, torch.tensor(self.placeholders, device=ids.device)).nonzero()
+        cut = int(seen[-1]) + 1 if len(seen) else 0
+        return cut if cut < len(ids) else 0
 
 
 @torch.inference_mode()
@@ -85,15 +104,19 @@ def forward(network: Any, inputs: Mapping[str, Any], cache: Any) -> torch.Tensor
 
     Args:
         network: a Hugging Face model with a language-modelling head.
-        inputs: what its `forward` takes for the next n ≥ 1 tokens, a batch of one, with the mask
-            of all tokens so far.
+        inputs: what its `forward` takes for the next n ≥ 1 tokens of B texts, with the mask of all
+            tokens so far.
         cache: what came before; the n tokens are added to it.
 
     Returns:
-        (V,) float32 logits of the token that follows, on the model's device.
+        (B, V) float32 logits of the token that follows, on the model's device.
+
+    Raises:
+        ModelError: the device has not enough memory.
     """
-    out = network(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return out.logits[0, -1].float()  # type: ignore[no-any-return]
+    with enough_memory("reading and answering", "ask with a smaller max_tokens"):
+        out = network(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return out.logits[:, -1].float()  # type: ignore[no-any-return]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -7,13 +7,14 @@ iterator is closed. Greedy words equal those of `generate` (held by a test).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from streamvlm.models._reading import Reader, forward
+from streamvlm.models._speech import Speech
 from streamvlm.types import Word
 
 
@@ -31,6 +32,8 @@ class Voice:
     """Stop after this many tokens."""
     temperature: float
     """0 takes the likeliest token; above, tokens are drawn with a fixed seed."""
+    stop: tuple[str, ...] = ()
+    """Words that end an answer; they are not said."""
     _reader: Reader = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -50,32 +53,63 @@ class Voice:
 
         Args:
             inputs: what `forward` takes for the whole prompt, a batch of one, with explicit
-                `position_ids` (…, S) and `attention_mask` (1, S).
+                `position_ids` (…, 1, S) and `attention_mask` (1, S).
 
         Yields:
             Pieces whose texts join to the whole answer, each with the probability the model gave
-            it at temperature 1. A character that takes several tokens comes in one piece.
+            it at temperature 1. A character that takes several tokens comes in one piece, and what
+            may be the beginning of a stop word comes when it is known not to be.
+
+        Raises:
+            ModelError: the device has not enough memory.
         """
         question, cache = self._reader.read(inputs)
         dice = torch.Generator().manual_seed(0)
-        stops = self.stops
-        said: list[int] = []
-        spoken, probability = "", 1.0
-        while len(said) < self.max_new_tokens:
-            following = _after(question, said) if said else question
+        speech = self._speech()
+        following = question
+        while not speech.ended:
+            token, chance = self._choose(forward(self.network, following, cache)[0], dice)
+            if word := speech.hear(token, chance):
+                yield word
+            following = _after(question, [token], len(speech.said))
+        if word := speech.rest():
+            yield word
+
+    def speak_all(self, prompts: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Answer several questions about the same evidence at once.
+
+        The evidence is read once. Its keys and values are held once for each question.
+
+        Args:
+            prompts: what `speak` takes for each; all equal up to the last visual token.
+
+        Returns:
+            The answers, each as `speak` would give it, up to rounding.
+
+        Raises:
+            ModelError: the device has not enough memory.
+        """
+        if not prompts:
+            return []
+        _, cache = self._reader.read(prompts[0])
+        question = _side_by_side([self._reader.rest(inputs) for inputs in prompts])
+        cache.batch_repeat_interleave(len(prompts))
+        dice = [torch.Generator().manual_seed(0) for _ in prompts]
+        speeches = [self._speech() for _ in prompts]
+        following, count = question, 0
+        while not all(speech.ended for speech in speeches):
             logits = forward(self.network, following, cache)
-            token, chance = self._choose(logits, dice)
-            if token in stops:
-                break
-            said.append(token)
-            probability *= chance
-            text = self._text(said)
-            # Half a character decodes to U+FFFD; hold it back until the rest has come.
-            if len(text) > len(spoken) and not text.endswith("\ufffd"):
-                yield Word(text[len(spoken) :], probability)
-                spoken, probability = text, 1.0
-        if len(rest := self._text(said)) > len(spoken):
-            yield Word(rest[len(spoken) :], probability)
+            chosen = [self._choose(row, own) for row, own in zip(logits, dice, strict=True)]
+            for speech, (token, chance) in zip(speeches, chosen, strict=True):
+                speech.hear(token, chance)
+            count += 1
+            following = _after(question, [token for token, _ in chosen], count)
+        for speech in speeches:
+            speech.rest()
+        return [speech.text for speech in speeches]
+
+    def _speech(self) -> Speech:
+        return Speech(self.tokenizer, self.stops, self.stop, self.max_new_tokens)
 
     def _choose(self, logits: torch.Tensor, dice: torch.Generator) -> tuple[int, float]:
         logits = logits.cpu().index_fill(
@@ -89,19 +123,36 @@ class Voice:
             token = int(chances.argmax())
         return token, float(chances[token])
 
-    def _text(self, ids: list[int]) -> str:
-        text: str = self.tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
 
-
-def _after(question: Mapping[str, Any], said: list[int]) -> Mapping[str, Any]:
-    """What `forward` takes for the token said last."""
+def _after(question: Mapping[str, Any], tokens: list[int], count: int) -> Mapping[str, Any]:
+    """What `forward` takes for the tokens said last, `count` places behind each question."""
     ids, mask, places = (question[name] for name in ("input_ids", "attention_mask", "position_ids"))
-    seen = torch.ones_like(mask[:, :1]).expand(-1, len(said))
     return {
-        "input_ids": torch.full_like(ids[:, :1], said[-1]),
-        "attention_mask": torch.cat([mask, seen], dim=1),
-        "position_ids": places[..., -1:] + len(said),
+        "input_ids": torch.tensor(tokens, device=ids.device, dtype=ids.dtype)[:, None],
+        "attention_mask": torch.cat([mask, torch.ones_like(mask[:, :1]).expand(-1, count)], dim=1),
+        "position_ids": places[..., -1:] + count,
+    }
+
+
+def _side_by_side(rests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Rests of prompts as one batch; shorter ones are filled up on the left, and masked there."""
+    width = max(rest["input_ids"].shape[1] for rest in rests)
+    filled = [_fill(rest, width - rest["input_ids"].shape[1]) for rest in rests]
+    return {
+        # Places may have a row for each axis; texts are always the last dimension but one.
+        name: torch.cat([rest[name] for rest in filled], dim=-2)
+        for name in ("input_ids", "attention_mask", "position_ids")
+    }
+
+
+def _fill(rest: Mapping[str, Any], missing: int) -> Mapping[str, Any]:
+    ids, mask, places = (rest[name] for name in ("input_ids", "attention_mask", "position_ids"))
+    seen = mask.shape[1] - ids.shape[1]
+    gap = mask.new_zeros(1, missing)
+    return {
+        "input_ids": torch.cat([ids[:, :1].expand(-1, missing), ids], dim=1),
+        "attention_mask": torch.cat([mask[:, :seen], gap, mask[:, seen:]], dim=1),
+        "position_ids": torch.cat(
+            [places[..., :1].expand(*places.shape[:-1], missing), places], -1
+        ),
     }

@@ -19,6 +19,7 @@ from streamvlm.bench.world.drawing import picture
 from streamvlm.bench.world.planning import plan_film
 from streamvlm.bench.world.questions import KINDS, Question
 from streamvlm.config import load
+from streamvlm.errors import ConfigError
 from streamvlm.types import Word
 
 
@@ -153,3 +154,9 @@ def test_the_demo_model_answers_more_from_pictures_than_without(exam, model):
         return np.mean([mark.right for mark in marks])
 
     assert score(lambda paper: model.encode(paper.clip)) > score(lambda _: None) + 0.15
+
+
+def test_a_configuration_whose_answers_come_from_elsewhere_is_refused():
+    elsewhere = load("openai")
+    with pytest.raises(ConfigError, match="lets openai answer; measure one without"):
+        examinee(elsewhere)

@@ -6,9 +6,11 @@ import socket
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
+from transformers import LlavaOnevisionForConditionalGeneration
 
-from streamvlm.errors import ModelError
+from streamvlm.errors import BadOption, ModelError
 from streamvlm.models.llava_onevision import LlavaOneVision
 from streamvlm.plugins import Recipe
 from streamvlm.weights import open_checkpoint
@@ -180,3 +182,62 @@ def test_a_checkpoint_knows_its_family(folder):
         str(folder), "answerer", ("llava_onevision",), device="cpu", dtype="float32", download=False
     )
     assert (found.family, found.folder) == ("llava_onevision", folder)
+
+
+def test_a_kernel_that_is_not_installed(folder):
+    refuse(
+        "flash_attention_2 needs a CUDA GPU and the package flash-attn.*or set attention: sdpa",
+        folder,
+        attention="flash_attention_2",
+        positions="compact",
+    )
+
+
+def test_another_kernel_gives_the_same_tokens_and_words(load, clip, evidence, question):
+    video, said = clip(), []
+    for attention in ("sdpa", "eager"):
+        model = load(attention=attention)
+        assert model.network.config.text_config._attn_implementation == attention
+        tokens = model.encode(video)
+        said.append([str(word) for word in model.answer(question, [evidence(tokens, video)])])
+    assert said[0] == said[1]
+    torch.testing.assert_close(tokens.features, load().encode(video).features, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"attention": "eager", "with_cues": ("keys",)},
+            "cues are read from sdpa .* set attention",
+        ),
+        ({"attention": "flash_attention_2"}, "holes in the positions .* set positions: .compact"),
+    ],
+)
+def test_options_that_exclude_one_another_are_refused_before_anything_loads(options, sentence):
+    with pytest.raises(BadOption, match=sentence):
+        Recipe("models", "llava_onevision", {"weights": "/nowhere", **options}).build()
+
+
+@pytest.mark.parametrize("quantisation", ["bnb_8bit", "bnb_4bit", "torchao_int8"])
+def test_a_library_for_rounding_that_is_not_installed(folder, quantisation):
+    refuse(
+        f"quantisation {quantisation} needs .*; run `pip install .*, or leave quantisation empty",
+        folder,
+        quantisation=quantisation,
+    )
+
+
+def test_transformers_too_old_to_take_stored_tokens_back(folder, monkeypatch):
+    class Older(LlavaOnevisionForConditionalGeneration):
+        def forward(self, input_ids, inputs_embeds=None):
+            raise AssertionError("never run")
+
+    monkeypatch.setattr(transformers, "LlavaOnevisionForConditionalGeneration", Older)
+    refuse("takes no stored tokens .*install transformers 5.23 or newer", folder)
+
+
+def test_lists_from_a_configuration_file_are_taken(folder):
+    options = {"weights": str(folder), "with_cues": ["attention"], "stop": ["END"]}
+    model = Recipe("models", "llava_onevision", options).build()
+    assert (model.with_cues, model.stop) == (("attention",), ("END",))

@@ -4,104 +4,117 @@ import pytest
 import torch
 
 from streamvlm.errors import ModelError
-from streamvlm.models._prompt import Template, clock, steps
+from streamvlm.models._places import Dense, Raster
+from streamvlm.models._prompt import Extra, Prompt, Slots, Template, Text, check_room, stored
 from streamvlm.types import VisualTokens
+from tests.models.tiny import make_tokenizer
 
 
 @pytest.fixture
-def tokenizer(load):
-    return load()._voice.tokenizer
+def tokenizer():
+    return make_tokenizer(("<image>", "<video>"), "<video>")
 
 
 @pytest.fixture
 def tokens():
-    def make(flat, seconds, grid=(2, 2, 2)):
+    def make(flat, grid=(2, 2, 2), deepstack=None):
         flat = torch.tensor(flat)
         each = grid[1] * grid[2]
         place = torch.stack([flat // each, flat % each // grid[2], flat % grid[2]], dim=1)
         return VisualTokens(
             model="m",
-            features=torch.zeros(len(flat), 4),
+            features=flat[:, None].expand(-1, 4).double(),
             position=place,
-            seconds=torch.tensor(seconds, dtype=torch.float64),
+            seconds=torch.zeros(len(flat), dtype=torch.float64),
             grid=grid,
             weight=torch.ones(len(flat)),
+            deepstack=deepstack,
         )
 
     return make
 
 
 @pytest.fixture
-def item(clip, evidence):
-    def make(tokens, start=0.0, stream="/videos/a.mp4"):
-        return evidence(tokens, clip(frames=2, start=start, stream=stream))
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("seconds", "written"),
-    [
-        (0.0, "00:00"),
-        (7.999, "00:07"),
-        (61.0, "01:01"),
-        (3599.5, "59:59"),
-        (3600.0, "01:00:00"),
-        (3723.0, "01:02:03"),
-        (360_000.0, "100:00:00"),
-    ],
-)
-def test_a_time_is_written_in_minutes_and_from_one_hour_on_in_hours(seconds, written):
-    assert clock(seconds) == written
-
-
-def test_every_step_with_tokens_gets_its_own_second(tokens, item):
-    kept = tokens([1, 3, 6], [4.2, 4.2, 5.9])
-    found = list(steps([item(kept)], timestamps=True))
-    assert [caption for caption, _ in found] == ["00:04", "00:05"]
-    assert [step.flat_index.tolist() for _, step in found] == [[1, 3], [6]]
-
-
-def test_without_timestamps_nothing_is_written_not_even_stream_names(tokens, item):
-    items = [item(tokens([0], [0.0])), item(tokens([0], [0.0]), stream="/videos/b.mp4")]
-    assert [caption for caption, _ in steps(items, timestamps=False)] == ["", ""]
-
-
-def test_each_of_several_streams_is_named_once_before_its_first_time(tokens, item):
-    items = [
-        item(tokens([0, 4], [0.0, 1.0]), stream="/videos/b.mp4"),
-        item(tokens([0], [9.0]), start=9.0, stream="rtsp://host:554/cam"),
-        item(tokens([0], [5.0]), start=5.0, stream="/videos/b.mp4"),
+def pieces(tokens):
+    newline = Extra(torch.zeros(1, 4))
+    return [
+        *(Text("00"), Slots((tokens([1, 2]),))),
+        *(Text("01"), Slots((tokens([7]),))),
+        newline,
     ]
-    captions = [caption for caption, _ in steps(items, timestamps=True)]
-    assert captions == ["b.mp4\n00:00", "00:01", "00:05", "\ncam\n00:09"]
 
 
-def test_streams_of_the_same_file_name_are_told_apart_by_their_whole_id(tokens, item):
-    items = [item(tokens([0], [0.0]), stream=f"/{room}/a.mp4") for room in ("hall", "lab")]
-    captions = [caption for caption, _ in steps(items, timestamps=True)]
-    assert captions == ["/hall/a.mp4\n00:00", "\n/lab/a.mp4\n00:00"]
-
-
-def test_full_positions_leave_a_hole_for_every_dropped_token(tokenizer, tokens):
-    template = Template(tokenizer, 5, "tiny")
-    blocks = [("00", tokens([1, 2], [0.0, 0.0])), ("01", tokens([7], [1.0]))]
-    prompt = template.write(blocks, "what", positions="full")
+def test_full_positions_leave_a_hole_for_every_dropped_token(tokenizer, pieces):
+    prompt = Template(tokenizer, 5, "tiny").write(pieces, "what", Raster())
     # <|im_start|> user | 00 _ x x _ | 01 _ _ _ x | newline | what <|im_end|> <|im_start|> assistant
     assert prompt.position_ids[0].tolist() == [0, 1, 2, 4, 5, 7, 11, 12, 13, 14, 15, 16]
     assert (prompt.input_ids[0] == 5).nonzero()[:, 0].tolist() == [3, 4, 6, 7]
 
 
-def test_compact_positions_leave_none(tokenizer, tokens):
-    blocks = [("00", tokens([1, 2], [0.0, 0.0])), ("01", tokens([7], [1.0]))]
-    prompt = Template(tokenizer, 5, "tiny").write(blocks, "what", positions="compact")
+def test_compact_positions_leave_none(tokenizer, pieces):
+    prompt = Template(tokenizer, 5, "tiny").write(pieces, "what", Dense(1))
     assert prompt.position_ids[0].tolist() == list(range(12))
 
 
-def test_a_placeholder_in_a_stream_name_adds_no_slot(tokenizer, tokens):
-    blocks = [("<video>.mp4\n00", tokens([0], [0.0]))]
-    prompt = Template(tokenizer, 5, "tiny").write(blocks, "what", positions="full")
-    assert (prompt.input_ids == 5).sum() == 2
+def test_three_axes_get_a_plain_row_before_them(tokenizer, pieces):
+    prompt = Template(tokenizer, 5, "tiny").write(pieces, "what", Dense(3))
+    assert prompt.position_ids.tolist() == [[list(range(12))]] * 4
+
+
+def test_a_placeholder_in_words_from_outside_adds_no_slot(tokenizer, tokens):
+    template = Template(tokenizer, 5, "tiny")
+    pieces = [Text("<video>.mp4\n", literal=True), Text("00"), Slots((tokens([0]),))]
+    assert (template.write(pieces, "<video> ?", Raster()).input_ids == 5).sum() == 1
+    assert (template.write(pieces, "what ?", Raster()).input_ids == 3).sum() == 1
+    assert (template.write(pieces, "<|im_end|>", Raster()).input_ids == 3).sum() == 1
+
+
+def test_neighbouring_words_are_tokenised_as_one_text(tokenizer):
+    pieces = [Text("0"), Text("1 re"), Text("d", literal=True)]
+    ids = Template(tokenizer, 5, "tiny").write(pieces, "what", Raster()).input_ids
+    assert tokenizer.convert_tokens_to_ids("red") in ids
+    assert tokenizer.convert_tokens_to_ids("01") in ids
+
+
+def test_marks_that_the_template_writes_around_a_video_are_left_to_the_pieces(tokenizer, tokens):
+    tokenizer.chat_template = tokenizer.chat_template.replace("<video>", "red<video>blue")
+    pieces = [Slots((tokens([0]),))]
+    bare = Template(tokenizer, 5, "tiny", wrap=("red", "blue")).write(pieces, "what", Raster())
+    assert bare.input_ids[0].tolist() == tokenizer.encode(
+        "<|im_start|>user <video>\nwhat<|im_end|><|im_start|>assistant\n"
+    )
+
+
+def test_the_template_may_spell_a_video_otherwise_than_one_slot(tokenizer, tokens):
+    tokenizer.chat_template = tokenizer.chat_template.replace("<video>", "clip:")
+    prompt = Template(tokenizer, 5, "tiny", video="clip:").write(
+        [Slots((tokens([0, 1]),))], "what", Raster()
+    )
+    assert prompt.input_ids[0].tolist() == tokenizer.encode(
+        "<|im_start|>user <video><video>\nwhat<|im_end|><|im_start|>assistant\n"
+    )
+
+
+def test_the_vectors_of_all_slots_come_in_order_in_the_models_precision(pieces, tokens):
+    network = torch.nn.Linear(1, 1)
+    network.device, network.dtype = torch.device("cpu"), torch.float32
+    features, deepstack = stored(pieces, network)
+    assert features.dtype is torch.float32
+    assert features[:, 0].tolist() == [1, 2, 7, 0]
+    assert deepstack is None
+    deep = torch.randn(2, 3, 4)
+    _, deepstack = stored([Slots((tokens([1, 2], deepstack=deep),))], network)
+    assert torch.equal(deepstack, deep)
+    assert stored([Text("a")], network) == (None, None)
+
+
+def test_a_prompt_that_reaches_too_far_is_refused_with_the_way_out():
+    ids = torch.zeros(1, 3, dtype=torch.int64)
+    check_room(Prompt(ids, torch.tensor([[0, 1, 9]])), 10, "tiny")
+    with pytest.raises(ModelError, match=r"reaches position 11, .* or set positions: .compact"):
+        check_room(Prompt(ids, torch.tensor([[0, 1, 10]])), 10, "tiny")
+    with pytest.raises(ModelError, match=r"has 3 tokens .* smaller max_tokens or max_records$"):
+        check_room(Prompt(ids, torch.tensor([[0, 1, 2]])), 2, "tiny")
 
 
 TURN = "{% if add_generation_prompt %}A:{% endif %}"
@@ -115,9 +128,8 @@ TEXTS = (
 @pytest.mark.parametrize("template", [STRING, TEXTS], ids=["string", "texts"])
 def test_templates_that_know_no_video_part_get_it_as_text(tokenizer, tokens, template):
     tokenizer.chat_template = template
-    blocks = [("", tokens([0], [0.0]))]
-    prompt = Template(tokenizer, 5, "tiny").write(blocks, "what", positions="full")
-    expected = tokenizer.encode("U:<video><video>\nwhat .A:")
+    prompt = Template(tokenizer, 5, "tiny").write([Slots((tokens([0]),))], "what", Raster())
+    expected = tokenizer.encode("U:<video>\nwhat .A:")
     assert prompt.input_ids[0].tolist() == expected
 
 

@@ -1,0 +1,92 @@
+"""Evidence in reading order: streams one after the other, each cut into its time steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+import torch
+
+from streamvlm.types import Evidence, VisualTokens
+
+# Clips that follow one another share their border up to rounding.
+_SEAM = 1e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """The tokens of one time step, and how it stands to the step before."""
+
+    tokens: VisualTokens
+    """n ≥ 1 tokens of one step; its grid is still that of the whole clip."""
+    heading: str = ""
+    """The stream's name where the first of several streams' steps begin, else empty."""
+    follows: bool = False
+    """True if it goes on where the step before ended: the same stream, and no gap between."""
+
+    @property
+    def seconds(self) -> float:
+        """Time of the step from the start of its stream."""
+        return float(self.tokens.seconds[0])
+
+
+def steps(evidence: Sequence[Evidence]) -> Iterator[Step]:
+    """The time steps of some evidence.
+
+    Streams come one after the other, each in time order; a step from which nothing was kept leaves
+    no trace. With several streams, each one's file name is the heading of its first step.
+
+    Args:
+        evidence: records in any order.
+    """
+    ordered = sorted(evidence, key=lambda item: (item.record.stream, item.record.start))
+    names = labels([item.record.stream for item in ordered])
+    last, end = None, float("nan")
+    for item in ordered:
+        record = item.record
+        heading = names[record.stream] if len(names) > 1 and record.stream != last else ""
+        follows = record.stream == last and record.start <= end + _SEAM
+        for tokens in _cut(record.tokens):
+            yield Step(tokens, heading, follows)
+            heading, follows = "", True
+        last, end = record.stream, record.end
+
+
+def runs(evidence: Sequence[Step]) -> Iterator[list[Step]]:
+    """Steps that follow one another without a gap, together.
+
+    Args:
+        evidence: the time steps in order.
+    """
+    run: list[Step] = []
+    for step in evidence:
+        if run and not step.follows:
+            yield run
+            run = []
+        run.append(step)
+    if run:
+        yield run
+
+
+def _cut(tokens: VisualTokens) -> Iterator[VisualTokens]:
+    # Tokens are in time order, so each step is one run of rows.
+    _, counts = torch.unique_consecutive(tokens.position[:, 0], return_counts=True)
+    ends = counts.cumsum(0).tolist()
+    for first, end in zip([0, *ends[:-1]], ends, strict=True):
+        yield tokens.select(torch.arange(first, end, device=tokens.features.device))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a prompt writes them: `01:05`, from one hour on `01:00:05`; rounded down."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours:02}:{minute:02}:{second:02}" if hours else f"{minute:02}:{second:02}"
+
+
+def labels(streams: Sequence[str]) -> dict[str, str]:
+    """A short name for each stream: its file's name, or its whole id where names would clash."""
+    short = {stream: PurePosixPath(urlsplit(stream).path).name or stream for stream in streams}
+    taken = list(short.values())
+    return {stream: name if taken.count(name) == 1 else stream for stream, name in short.items()}
