@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from streamvlm.errors import ModelError
 
-# PIL's numbers, which the configuration files use. Lanczos, which a few files name, is missing in
-# torch; those checkpoints are refused rather than resized in another way.
+# PIL's numbers, which the configuration files use. Lanczos, which a few files name, is not among
+# them: torch's differs from PIL's by up to two grey levels. Those checkpoints are refused rather
+# than resized in another way; SmolVLM, which needs it, resizes with PIL.
 _RESAMPLE: Mapping[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 _SECTIONS = {"image": "image_processor", "video": "video_processor"}
 _FILES = {
@@ -110,7 +111,7 @@ def read_preprocessing(
     Raises:
         ModelError: there is no such file, or it asks for something that is not supported.
     """
-    source, found = _find(folder, kind)
+    source, found = read_settings(folder, kind)
     size, code = found.get("size"), found.get("resample", 3)
     if found.get("do_center_crop") or code not in _RESAMPLE:
         asked = "a centre crop" if found.get("do_center_crop") else f"resample {code}"
@@ -136,7 +137,19 @@ def read_preprocessing(
     )
 
 
-def _find(folder: Path, kind: str) -> tuple[Path, dict[str, Any]]:
+def read_settings(folder: Path, kind: str) -> tuple[Path, dict[str, Any]]:
+    """Find what a checkpoint says about its pictures, as it is written there.
+
+    Args:
+        folder: the checkpoint's folder.
+        kind: `image` or `video`.
+
+    Returns:
+        The file, and its settings for that kind.
+
+    Raises:
+        ModelError: there is no such file, or it is not JSON.
+    """
     nested = folder / "processor_config.json"
     candidates = [(nested, _SECTIONS[kind]), (nested, "image_processor")] if nested.exists() else []
     for path, section in [*candidates, *((folder / name, "") for name in _FILES[kind])]:

@@ -47,7 +47,7 @@ def read_twice(folder: Path) -> Twice:
     Raises:
         ModelError: there is no such file, or it does not say all that is needed.
     """
-    source, found = pixels._find(folder, "video")
+    source, found = pixels.read_settings(folder, "video")
     # Older files name a size for video beside the one for images; transformers prefers the latter.
     sampling = found.get("video_sampling") or {}
     edge = (found.get("size") or sampling.get("video_size") or {}).get("longest_edge")

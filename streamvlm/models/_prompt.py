@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from streamvlm.errors import ModelError
-from streamvlm.models._evidence import clock as clock
 from streamvlm.models._places import Rule
 from streamvlm.types import VisualTokens
 
@@ -185,7 +184,12 @@ def _cut(tokenizer: Any, video: str, wrap: tuple[str, str]) -> tuple[str, str, s
     for content in spellings:
         try:
             turn = tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+                [{"role": "user", "content": content}],
+                tokenize=False,
+                add_generation_prompt=True,
+                # Answers are short: a model that would think aloud first never came to its own.
+                # Templates that do not know the name ignore it.
+                enable_thinking=False,
             )
         # A template may fail in any way on a spelling that is not its own.
         except Exception:

@@ -149,3 +149,14 @@ def test_a_tokenizer_without_a_template_is_refused(tokenizer):
 def test_a_placeholder_that_the_tokenizer_lacks_is_refused(tokenizer):
     with pytest.raises(ModelError, match="video token is number 999; take both files from one"):
         Template(tokenizer, 999, "tiny")
+
+
+def test_a_model_that_can_think_aloud_is_asked_not_to(tokenizer):
+    thinking = "{% if enable_thinking is not defined or enable_thinking %}when{% endif %}"
+    asked = Template(tokenizer, 5, "tiny").write([], "what", Raster()).input_ids
+    tokenizer.chat_template += thinking
+    assert torch.equal(Template(tokenizer, 5, "tiny").write([], "what", Raster()).input_ids, asked)
+    tokenizer.chat_template += "when"
+    assert len(Template(tokenizer, 5, "tiny").write([], "what", Raster()).input_ids[0]) == 1 + len(
+        asked[0]
+    )

@@ -12,7 +12,7 @@ from streamvlm.bench.world import COLOURS, NUMBERS, SHAPES, UNSEEN_PAIRS, Thing
 from streamvlm.bench.world.views import View
 
 # The truth says times exactly as the prompt does, or the model could not copy them.
-from streamvlm.models._prompt import clock as clock
+from streamvlm.models._evidence import clock as clock
 
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "exist": ("Is there a {thing}?", "Do you see a {thing}?"),
