@@ -129,19 +129,59 @@ def report(conditions: Conditions, shown: Sequence[Table], wanted: Any) -> None:
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench_gpu", description=__doc__)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, …; cpu to rehearse")
-    parser.add_argument("--size", choices=("true", "tiny"), default="true")
-    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
-    known = [size.plugin for size in SIZES]
-    parser.add_argument("--models", nargs="+", choices=known, default=known)
-    parser.add_argument("--frames", nargs="+", type=int, default=list(Plan.frames))
-    parser.add_argument("--keep", nargs="+", type=float, default=list(Plan.keeps))
     parser.add_argument(
-        "--compressor", choices=plugins.names("compressors"), default=Plan.compressor
+        "--size", choices=("true", "tiny"), default="true", help="tiny models are a rehearsal"
     )
-    parser.add_argument("--rounds", type=int, default=Plan.rounds)
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        default="bfloat16",
+        help="precision of weights and arithmetic (bfloat16)",
+    )
+    known = [size.plugin for size in SIZES]
+    parser.add_argument(
+        "--models", nargs="+", choices=known, default=known, help="which families (all)"
+    )
+    parser.add_argument(
+        "--frames",
+        nargs="+",
+        type=_count,
+        default=list(Plan.frames),
+        help="frames of each film, one a second",
+    )
+    parser.add_argument(
+        "--keep", nargs="+", type=_share, default=list(Plan.keeps), help="shares of tokens, 0 to 1"
+    )
+    parser.add_argument(
+        "--compressor",
+        choices=plugins.names("compressors"),
+        default=Plan.compressor,
+        help=f"what drops tokens ({Plan.compressor})",
+    )
+    parser.add_argument(
+        "--rounds", type=_count, default=Plan.rounds, help=f"of each measure ({Plan.rounds})"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--out", type=Path, help="a folder for gpu.md and gpu.json")
     return parser.parse_args(words)
+
+
+def _count(word: str) -> int:
+    """A whole number, at least 1."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, found {word}")
+    return int(word)
+
+
+def _share(word: str) -> float:
+    """A part of a whole: above 0, at most 1."""
+    try:
+        share = float(word)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, found {word}")
+    return share
 
 
 if __name__ == "__main__":

@@ -109,6 +109,13 @@ def _fits(value: Any, hint: Any) -> bool:
     return not isinstance(hint, type) or isinstance(value, hint)
 
 
+def _in_words(hint: Any) -> str:
+    """An annotation as a message says it."""
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(repr(choice) for choice in typing.get_args(hint))
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
 def check_options(label: str, maker: type[Any], options: Mapping[str, Any]) -> None:
     """Refuse options that a constructor would not take, before anything is built.
 
@@ -126,8 +133,7 @@ def check_options(label: str, maker: type[Any], options: Mapping[str, Any]) -> N
         if option not in known:
             raise BadOption(f"{label} has no option {option!r}{nearest(option, known)}")
         if not _fits(value, hints.get(option, Any)):
-            wanted = hints[option]
-            wanted = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+            wanted = _in_words(hints[option])
             raise BadOption(f"{label}: {option} must be {wanted}, found {value!r}")
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:

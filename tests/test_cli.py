@@ -104,6 +104,19 @@ def test_one_bad_input_does_not_stop_the_others(tmp_path, shapes_film):
     assert ran.stderr.count("error:") == 2
 
 
+def test_search_puts_the_time_that_is_named_before_what_is_only_alike(
+    memory_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    question = "Is there a purple ring at 00:10?"
+    first, *others = lines(run("search", "-m", memory_folder, question, "--json"))
+    assert first["start"] <= 10 < first["end"]
+    assert others
+    scores = [found["score"] for found in others]
+    assert scores == sorted(scores, reverse=True)
+    assert first["score"] < scores[0]
+
+
 def test_search_writes_a_picture_of_each_moment(memory_folder, tmp_path):
     ran = run("search", "-m", memory_folder, "a red square", "--thumbnails", tmp_path, "--json")
     assert ran.returncode == 0, ran.stderr

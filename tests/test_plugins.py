@@ -100,3 +100,8 @@ def test_importing_the_package_loads_neither_torch_nor_ray():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_choice_that_is_not_there_is_answered_with_those_that_are():
+    with pytest.raises(BadOption, match=r"attention must be 'sdpa' or 'eager' or .*found 'flash'"):
+        Recipe("models", "llava_onevision", {"attention": "flash"})

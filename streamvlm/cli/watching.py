@@ -22,7 +22,8 @@ from streamvlm.cli.options import (
     Until,
 )
 from streamvlm.errors import SourceError
-from streamvlm.types import Query
+from streamvlm.moments import moments
+from streamvlm.types import Evidence, Query
 from streamvlm.wire import plain
 
 if TYPE_CHECKING:
@@ -200,7 +201,15 @@ def search(
 
 
 def _moments(vlm: StreamVLM, query: Query, thumbnails: Path, *, as_json: bool) -> None:
-    evidence = sorted(vlm.search(query), key=lambda found: -found.score)
+    named = moments(query.text) if query.since is None and query.until is None else ()
+
+    def rank(found: Evidence) -> tuple[bool, float]:
+        # What shows a time that the question names is better than what is only alike.
+        record = found.record
+        shows = any(m.start < record.end and record.start < m.end for m in named)
+        return not shows, -found.score
+
+    evidence = sorted(vlm.search(query), key=rank)
     if not as_json:
         show.out.print(query.text, style="bold", markup=False)
     if not evidence:

@@ -1,13 +1,16 @@
 """The GPU bench, rehearsed on the CPU with tiny models of the same kinds."""
 
+import gc
 import json
+import weakref
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, DynamicCache
 
 from scripts import bench_gpu
-from scripts.gpu.measuring import Cell, Eye, Plan, film
+from scripts.gpu import measuring
+from scripts.gpu.measuring import Cell, Eye, Plan, answer, film, look
 from scripts.gpu.published import PUBLISHED, Found, beside
 from scripts.gpu.random_weights import make_model
 from scripts.gpu.sizes import LLAVA_ONEVISION_7B, SIZES, VIDEO, tiny
@@ -51,6 +54,14 @@ def test_a_rehearsal_says_that_it_is_one_and_is_put_beside_nothing(rehearsed):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("wrong", [("--frames", "0"), ("--keep", "2"), ("--rounds", "few")])
+def test_a_number_that_cannot_be_is_refused_by_name(wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench_gpu.main([*wrong])
+    assert ended.value.code == 2
+    assert f"argument {wrong[0]}: must be" in capsys.readouterr().err
+
+
 def test_without_a_gpu_one_sentence_says_so(capsys):
     bench_gpu.main(["--models", "qwen3_vl"])
     said = capsys.readouterr().out
@@ -80,6 +91,52 @@ def test_the_stand_in_is_the_adapter_around_a_network_of_that_size(size, tmp_pat
     slots = inputs["input_ids"] == VIDEO
     assert int(slots.sum()) - len(tokens) == (size.plugin == "llava_onevision")  # its newline
     list(model.answer(Query("Where?"), [shown(tokens, clip)]))
+
+
+BRIEF = Plan(keeps=(1.0, 0.5), rounds=1)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A tiny model with the cues that the compressor needs, a frame a pass, and a clip."""
+    options = {"device": "cpu", "dtype": "float32", "max_new_tokens": 1, "batch": 1}
+    cues = ("attention", "frame_vector")
+    model = make_model(tiny(LLAVA_ONEVISION_7B), tmp_path, {**options, "with_cues": cues})
+    return model, film(8, (56, 56))
+
+
+def test_the_eyes_peak_is_that_of_encoding_a_batch_at_a_time(small, monkeypatch):
+    model, clip = small
+    made, alive = weakref.WeakSet(), []
+
+    def recorded(images, pixels=model.pixels):
+        for batch, count in pixels(images):
+            made.add(batch)
+            yield batch, count
+
+    monkeypatch.setattr(model, "pixels", recorded)
+    model.network.model.vision_tower.register_forward_pre_hook(lambda *_: alive.append(len(made)))
+    monkeypatch.setattr(measuring, "_forget_peak", lambda _: alive.append("reset"))
+    look("small", model, clip, BRIEF)
+    reset = alive.index("reset")
+    assert max(alive[:reset]) == 8
+    assert max(alive[reset + 1 :]) <= 2
+
+
+def test_a_cells_peak_does_not_hold_what_was_read_for_the_one_before(small, monkeypatch):
+    model, clip = small
+    eye, dense = look("small", model, clip, BRIEF)
+
+    def kept():
+        gc.collect()
+        caches = [one for one in gc.get_objects() if type(one) is DynamicCache]
+        return sum(cache.get_seq_length() for cache in caches)
+
+    before, held = kept(), []
+    monkeypatch.setattr(measuring, "_forget_peak", lambda _: held.append(kept() - before))
+    assert len(list(answer(model, clip, dense, BRIEF, eye))) == 2
+    assert len(held) == 2
+    assert max(*held, kept() - before) < len(dense) / 2
 
 
 KEYS_AND_VALUES = {"llava_onevision": 57_344, "qwen2_5_vl": 57_344, "qwen3_vl": 147_456}
