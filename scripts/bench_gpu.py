@@ -97,6 +97,8 @@ def _each(
         clip = film(frames, plan.picture)
         eye, dense = look(size.name, model, clip, plan)
         yield eye, list(answer(model, clip, dense, plan, eye))
+        # Else these tokens would count in the next clip's peak.
+        del dense
 
 
 def tables(found: Found, plan: Plan, dtype: str, *, rehearsal: bool) -> list[Table]:

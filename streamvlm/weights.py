@@ -81,12 +81,14 @@ class Checkpoint:
                 weights.
 
         Raises:
-            ModelError: a file is damaged, or weights that the model needs are not in the files
-                (they would be random numbers otherwise).
+            ModelError: a file is damaged, weights that the model needs are not in the files (they
+                would be random numbers otherwise), or the device has not enough memory.
         """
         if not any(self.folder.glob("*.safetensors")):
             raise ModelError(f"{self.folder} has no .safetensors file; add the checkpoint's")
-        with _reading(self, "weights"), _quiet():
+        scarce = f"loading {self.name}", "choose a smaller checkpoint or dtype bfloat16"
+        # With a `device_map`, the weights reach the device while they are read.
+        with _reading(self, "weights"), _quiet(), enough_memory(*scarce):
             model, report = architecture.from_pretrained(
                 self.folder,
                 dtype=self.dtype,
@@ -103,7 +105,7 @@ class Checkpoint:
         model = model.eval().requires_grad_(False)
         if "device_map" in more:
             return model
-        with enough_memory(f"loading {self.name}", "choose a smaller checkpoint or dtype bfloat16"):
+        with enough_memory(*scarce):
             return model.to(self.device)
 
     def tokenizer(self) -> Any:

@@ -54,7 +54,7 @@ class Eye:
     with_cues: float
     """Frames a second as `encode`, with the cues that the compressor needs."""
     peak: float | None
-    """GiB of the device at most, weights included; None on a CPU."""
+    """GiB of the device at most while encoding, weights included; None on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -90,24 +90,29 @@ def look(name: str, model: Any, clip: Clip, plan: Plan) -> tuple[Eye, VisualToke
         plan: how often.
     """
     device, count = model.network.device, len(clip.frames)
-    images = [frame.image for frame in clip.frames]
-    batches = [pixels.to(device) for pixels, _ in model.pixels(images)]
-
-    def tower() -> None:
-        with torch.no_grad():
-            for pixels in batches:
-                model.see(pixels)
-
-    _forget_peak(device)
     cues, model.with_cues = model.with_cues, ()
+    alone = _tower(model, clip, plan.rounds)
+    _forget_peak(device)
     plain = _milliseconds(lambda: model.encode(clip), device, plan.rounds)
-    alone = _milliseconds(tower, device, plan.rounds)
     model.with_cues = cues
     cued = _milliseconds(lambda: model.encode(clip), device, plan.rounds)
     tokens = model.encode(clip)
     rate, tower_rate, cued_rate = (1000 * count / spent for spent in (plain, alone, cued))
     eye = Eye(name, count, len(tokens), rate, tower_rate, cued_rate, _peak(device))
     return eye, tokens
+
+
+def _tower(model: Any, clip: Clip, rounds: int) -> float:
+    """Milliseconds of tower and projector, with all pixels on the device beforehand."""
+    device, images = model.network.device, [frame.image for frame in clip.frames]
+    batches = [pixels.to(device) for pixels, _ in model.pixels(images)]
+
+    def see() -> None:
+        with torch.no_grad():
+            for pixels in batches:
+                model.see(pixels)
+
+    return _milliseconds(see, device, rounds)
 
 
 def answer(model: Any, clip: Clip, dense: VisualTokens, plan: Plan, eye: Eye) -> Iterator[Cell]:
@@ -133,16 +138,19 @@ def answer(model: Any, clip: Clip, dense: VisualTokens, plan: Plan, eye: Eye) ->
         try:
             _forget_peak(device)
             prefill, first, following = _ask(model, tokens, clip, plan.rounds)
+            peak = _peak(device)
         except (ModelError, torch.OutOfMemoryError):
             yield cell
             continue
+        finally:
+            _let_go(model, tokens, clip)
         yield replace(
             cell,
             prefill=prefill,
             first_word=first,
             next_question=following,
             from_pixels=seeing + spent + first,
-            peak=_peak(device),
+            peak=peak,
         )
 
 
@@ -162,6 +170,12 @@ def _ask(model: Any, tokens: VisualTokens, clip: Clip, rounds: int) -> tuple[flo
     prefill = _prefill(model, pair[0], rounds)
     first = _milliseconds(fresh, device, rounds)
     return prefill, first, _milliseconds(again, device, rounds)
+
+
+def _let_go(model: Any, tokens: VisualTokens, clip: Clip) -> None:
+    """Have the model read a single token, since it holds what it read last until other comes."""
+    one = tokens.select(torch.arange(1, device=tokens.features.device))
+    list(model.answer(_QUESTIONS[0], [shown(one, clip)]))
 
 
 def _prefill(model: Any, evidence: Evidence, rounds: int) -> float:

@@ -81,15 +81,9 @@ class VideoLM(Options):
         config = self.network.config
         slot: int = getattr(config, f"{self.modality}_token_id")
         self._template = Template(tokenizer, slot, self.weights, video=self.video, wrap=self.wrap)
-        unsaid = {slot, config.image_token_id, getattr(config, "video_token_id", slot)}
-        self._voice = Voice(
-            self.network,
-            tokenizer,
-            tuple(sorted(unsaid)),
-            self.max_new_tokens,
-            self.temperature,
-            self.stop,
-        )
+        slots = {slot, config.image_token_id, getattr(config, "video_token_id", slot)}
+        manner = (self.max_new_tokens, self.temperature, self.stop)
+        self._voice = Voice(self.network, tokenizer, tuple(sorted(slots)), *manner)
         tapped = set(self.with_cues) - {"frame_vector"}
         self._taps = self.taps() if tapped else None
 
@@ -229,6 +223,12 @@ class VideoLM(Options):
         Raises:
             ModelError: the tokens are of other weights, or do not fit into the context.
         """
+        return self._prompts([query], evidence)[0]
+
+    def _prompts(
+        self, queries: Sequence[Query], evidence: Sequence[Evidence]
+    ) -> list[dict[str, Any]]:
+        """Prompts about the same evidence; only the first holds its visual features."""
         for item in evidence:
             if item.record.tokens.model != self.model:
                 raise ModelError(
@@ -236,23 +236,28 @@ class VideoLM(Options):
                     f"should read them is {self.model}; load those weights or ingest again"
                 )
         pieces = list(self.layout(list(steps(evidence))))
+        prompts = [self._words(query, pieces) for query in queries]
+        with enough_memory("bringing back stored tokens", "ask with a smaller max_tokens"):
+            features, deepstack = stored(pieces, self.network)
+        if prompts and features is not None:
+            container = self.container(features, deepstack)
+            prompts[0]["mm_encoder_outputs"] = {self.modality: container}
+        return prompts
+
+    def _words(self, query: Query, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """Ids, places and mask of one prompt."""
         rule = self.rule() if self.positions == "full" else Dense(self.axes)
         prompt = self._template.write(pieces, query.text, rule)
         context = self.network.config.get_text_config().max_position_embeddings
         check_room(prompt, context - self.max_new_tokens, self.weights)
         device = self.network.device
-        inputs: dict[str, Any] = {
+        return {
             "input_ids": prompt.input_ids.to(device),
             "position_ids": prompt.position_ids.to(device),
             # Without a mask or a cache, transformers reads holes in the positions as the seams of
             # packed sequences and cuts attention there.
             "attention_mask": torch.ones_like(prompt.input_ids, device=device),
         }
-        with enough_memory("bringing back stored tokens", "ask with a smaller max_tokens"):
-            features, deepstack = stored(pieces, self.network)
-        if features is not None:
-            inputs["mm_encoder_outputs"] = {self.modality: self.container(features, deepstack)}
-        return inputs
 
     def answer(self, query: Query, evidence: Sequence[Evidence]) -> Iterator[Word]:
         """Answer from the evidence; each word is computed when it is asked for.
@@ -284,7 +289,7 @@ class VideoLM(Options):
             ModelError: the tokens are of other weights, do not fit, or the device has not enough
                 memory.
         """
-        return self._voice.speak_all([self.prompt(query, evidence) for query in queries])
+        return self._voice.speak_all(self._prompts(queries, evidence))
 
 
 def _check_way_in(architecture: Any) -> None:

@@ -16,6 +16,7 @@ import torch
 from streamvlm.models._reading import Reader, forward
 from streamvlm.models._speech import Speech
 from streamvlm.types import Word
+from streamvlm.weights import enough_memory
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +82,8 @@ class Voice:
         The evidence is read once. Its keys and values are held once for each question.
 
         Args:
-            prompts: what `speak` takes for each; all equal up to the last visual token.
+            prompts: what `speak` takes for each; all equal up to the last visual token. Only the
+                first needs the visual features.
 
         Returns:
             The answers, each as `speak` would give it, up to rounding.
@@ -93,7 +95,8 @@ class Voice:
             return []
         _, cache = self._reader.read(prompts[0])
         question = _side_by_side([self._reader.rest(inputs) for inputs in prompts])
-        cache.batch_repeat_interleave(len(prompts))
+        with enough_memory("copying what was read", "ask fewer questions at once"):
+            cache.batch_repeat_interleave(len(prompts))
         dice = [torch.Generator().manual_seed(0) for _ in prompts]
         speeches = [self._speech() for _ in prompts]
         following, count = question, 0

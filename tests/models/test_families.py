@@ -13,7 +13,7 @@ import torch
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from streamvlm.errors import BadOption, ModelError
-from streamvlm.memory.codec import pack, unpack
+from streamvlm.memory.store import Identity, Memory
 from streamvlm.models._loading import UNROUNDED
 from streamvlm.models._reading import Reader
 from streamvlm.models._speak import Voice
@@ -157,10 +157,15 @@ def test_a_kept_token_sits_where_it_sat_before_the_others_were_dropped(family, c
     assert apart > 0.01
 
 
-def test_tokens_that_went_through_a_memorys_bytes_give_the_same_answer(family, clip, evidence):
+def test_tokens_that_went_through_the_disk_give_the_same_answer(family, clip, evidence, tmp_path):
     model, video = family.load(), clip(frames=4)
     item = evidence(model.encode(video), video)
-    again = replace(item, record=unpack(pack(item.record, "raw"), item.record.id))
+    identity = Identity(item.record.tokens.model, "embedder", item.record.keys.shape[1])
+    with Memory.create(tmp_path / "memory", identity, payload="raw", sync="process") as memory:
+        memory.append([item.record])
+    with Memory.open(tmp_path / "memory", writable=False) as memory:
+        (record,) = memory.load([item.record.id])
+    again = replace(item, record=record)
     for name in ("features", "deepstack", "position", "seconds"):
         before, after = getattr(item.record.tokens, name), getattr(again.record.tokens, name)
         assert (before is None and after is None) or torch.equal(before, after)
@@ -240,6 +245,32 @@ def test_questions_asked_together_get_the_answers_of_questions_asked_alone(
     items = [evidence(model.encode(video), video)]
     expected = ["".join(map(str, model.answer(question, items))) for question in QUESTIONS]
     assert model.answer_all(QUESTIONS, items) == expected
+    assert len(set(expected)) > 1
+
+
+def test_the_visual_features_are_brought_back_once_for_all_questions(
+    family, clip, evidence, monkeypatch
+):
+    model, video = family.load(), clip(frames=2)
+    items, made = [evidence(model.encode(video), video)], []
+
+    def counted(features, deepstack, make=model.container):
+        made.append(len(features))
+        return make(features, deepstack)
+
+    monkeypatch.setattr(model, "container", counted)
+    model.prompt(QUESTIONS[0], items)
+    once = len(made)
+    # Recurrent layers answer one question after the other, and let go of each prompt.
+    model.answer_all(QUESTIONS, items)
+    assert once == 1
+    assert len(made) - once == (len(QUESTIONS) if family.tiny.plugin == "qwen3_5" else 1)
+
+
+def test_questions_without_evidence_get_together_the_answers_they_get_alone(family):
+    model = family.load()
+    expected = ["".join(map(str, model.answer(question, []))) for question in QUESTIONS]
+    assert model.answer_all(QUESTIONS, []) == expected
     assert len(set(expected)) > 1
 
 

@@ -237,6 +237,18 @@ def test_transformers_too_old_to_take_stored_tokens_back(folder, monkeypatch):
     refuse("takes no stored tokens .*install transformers 5.23 or newer", folder)
 
 
+def test_a_device_that_is_full_while_the_weights_are_read_is_not_blamed_on_the_files(
+    folder, monkeypatch
+):
+    class Large(LlavaOnevisionForConditionalGeneration):
+        @classmethod
+        def from_pretrained(cls, *_, **__):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(transformers, "LlavaOnevisionForConditionalGeneration", Large)
+    refuse("^loading .* ran out of memory on the device; choose a smaller checkpoint", folder)
+
+
 def test_lists_from_a_configuration_file_are_taken(folder):
     options = {"weights": str(folder), "with_cues": ["attention"], "stop": ["END"]}
     model = Recipe("models", "llava_onevision", options).build()

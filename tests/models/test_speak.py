@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config
+from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen2Config
 
+from streamvlm.errors import ModelError
 from streamvlm.models._speak import Voice
+from streamvlm.types import Query
 
 
 @pytest.fixture
@@ -98,6 +100,19 @@ def test_a_temperature_draws_other_words_the_same_each_time(asked, question):
     first, second = list(drawn.answer(question, items)), list(drawn.answer(question, items))
     assert first == second
     assert [str(w) for w in first] != [str(w) for w in greedy.answer(question, items)]
+
+
+def test_more_questions_at_once_than_the_device_can_hold_are_one_sentence(
+    asked, question, monkeypatch
+):
+    model, items, _ = asked()
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(DynamicCache, "batch_repeat_interleave", fail)
+    with pytest.raises(ModelError, match="out of memory on the device; ask fewer questions at"):
+        model.answer_all([question, Query("when")], items)
 
 
 class Scripted:
