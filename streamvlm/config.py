@@ -69,9 +69,11 @@ class Config:
                 f"{model.name} does not give (it gives: {gives}); use one of: {', '.join(others)}"
             )
         # These load no weights: a value out of range is best known before anything is stored.
-        for section in ("dedupe", "clips", "compressor", "answerer"):
-            if section in self.recipes and not hasattr(self.recipes[section].plugin, "encode"):
-                self.recipes[section].build()
+        for section in ("dedupe", "clips", "compressor"):
+            self.recipes[section].build()
+        answerer = self.recipes.get("answerer")
+        if answerer is not None and not hasattr(answerer.plugin, "encode"):
+            self._check_tokens(answerer.build())
 
     def _check_roles(self) -> None:
         model, answerer = self.recipes["model"], self.recipes.get("answerer")
@@ -80,11 +82,27 @@ class Config:
                 f"{model.name} makes no visual tokens, it only answers; name it in the section "
                 "answerer, and in the section model one that does, such as llava_onevision"
             )
+        if answerer and hasattr(answerer.plugin, "encode") and answerer.plugin is not model.plugin:
+            raise ConfigError(
+                f"{answerer.name} reads only tokens that it made itself, not those of "
+                f"{model.name}; name the same in both sections, or leave answerer out"
+            )
         speaker = answerer or model
         if not hasattr(speaker.plugin, "answer"):
             raise ConfigError(
                 f"{speaker.name} does not answer; name one that does in the section answerer"
             )
+
+    def _check_tokens(self, answerer: Any) -> None:
+        """Refuse tokens that the answerer could not use, before any is made."""
+        model, compressor = self.recipes["model"].plugin, self.recipes["compressor"]
+        if not hasattr(answerer, "refusal"):
+            return
+        # What fingerprints of tokens begin with, and so what an answerer knows them by.
+        family = model.__module__.rpartition(".")[2]
+        keep = complete_options(compressor.plugin, compressor.options).get("keep", 1.0)
+        if reason := answerer.refusal(family, keep):
+            raise ConfigError(reason)
 
     def build(self, memory: str | Path | None = None) -> StreamVLM:
         """A StreamVLM of these parts; each loads its weights when first used.

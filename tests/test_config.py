@@ -107,10 +107,40 @@ def test_a_compressor_that_needs_a_cue_the_model_does_not_give_is_refused(tmp_pa
         load(overrides=["compressor.name=needy"])
 
 
+SERVER = ["answerer.name=openai", "answerer.url=http://localhost:1/v1", "answerer.model=a"]
+
+
+def of_model(name: str, *more: str):
+    return load(overrides=[f"model.name={name}", "model.weights=/nowhere/at/all", *more])
+
+
+def test_an_answerer_that_reads_only_its_own_tokens_must_be_the_model():
+    own = ["answerer.name=internvl", "answerer.weights=/nowhere/at/all"]
+    assert of_model("internvl", *own).recipes["answerer"].name == "internvl"
+    with pytest.raises(ConfigError, match=r"internvl reads only .* not those of llava_onevision;"):
+        of_model("llava_onevision", *own)
+
+
+def test_a_model_whose_tokens_no_server_takes_cannot_send_them():
+    of_model("smolvlm", "compressor.name=uniform", *SERVER)
+    with pytest.raises(ConfigError, match=r"tokens of smolvlm cannot go .* set answerer.send to"):
+        of_model("smolvlm", "compressor.name=uniform", *SERVER, "answerer.send=tokens")
+
+
+@pytest.mark.parametrize("model", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("thinning", [[], ["compressor.keep=0.5"]])
+def test_thinned_tokens_of_the_qwen_line_cannot_be_sent(model, thinning):
+    sends = ["compressor.name=uniform", *thinning, *SERVER, "answerer.send=tokens"]
+    of_model(model, *sends, "compressor.keep=1")
+    of_model("internvl", *sends)
+    share = "0.5" if thinning else "0.25"  # the latter if nothing is said
+    with pytest.raises(ConfigError, match=rf"whole steps of {model}, but .* keeps {share} of"):
+        of_model(model, *sends)
+
+
 def test_the_model_answers_unless_another_part_is_named():
-    chosen = ["answerer.name=openai", "answerer.url=http://localhost:1/v1", "answerer.model=a"]
     assert "answerer" not in load().recipes
-    config = load(overrides=chosen)
+    config = load(overrides=SERVER)
     assert config.recipes["model"].name == "llava_onevision"
     with load().build() as plain, config.build() as other:
         assert plain.stages.uses_demo_model

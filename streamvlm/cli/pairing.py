@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from streamvlm import plugins as registry
+
+logger = logging.getLogger(__name__)
 
 Facts = Mapping[str, Sequence[str] | None]
 """What is known of a plug-in beside its summary; None where the question does not arise."""
@@ -50,7 +54,16 @@ def sentence(known: Facts) -> str:
 
 
 def _partners(needs: frozenset[str]) -> list[str]:
-    found = {name: registry.find("models", name) for name in registry.names("models")}
+    found = {name: _importable(name) for name in registry.names("models")}
     return [
         name for name, plugin in found.items() if hasattr(plugin, "encode") and needs <= plugin.cues
     ]
+
+
+def _importable(model: str) -> Any:
+    try:
+        return registry.find("models", model)
+    # Whatever a foreign module raises is told in the model's own line, not in every compressor's.
+    except Exception as error:
+        logger.debug("models/%s cannot be imported: %s", model, error)
+        return None

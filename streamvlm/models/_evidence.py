@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -35,13 +36,14 @@ class Step:
 def steps(evidence: Sequence[Evidence]) -> Iterator[Step]:
     """The time steps of some evidence.
 
-    Streams come one after the other, each in time order; a step from which nothing was kept leaves
-    no trace. With several streams, each one's file name is the heading of its first step.
+    Streams come one after the other, each in time order; a step or a record from which nothing was
+    kept leaves no trace. With several streams, each one's label is the heading of its first step.
 
     Args:
         evidence: records in any order.
     """
-    ordered = sorted(evidence, key=lambda item: (item.record.stream, item.record.start))
+    kept = [item for item in evidence if len(item.record.tokens)]
+    ordered = sorted(kept, key=lambda item: (item.record.stream, item.record.start))
     names = labels([item.record.stream for item in ordered])
     last, end = None, float("nan")
     for item in ordered:
@@ -86,7 +88,38 @@ def clock(seconds: float) -> str:
 
 
 def labels(streams: Sequence[str]) -> dict[str, str]:
-    """A short name for each stream: its file's name, or its whole id where names would clash."""
-    short = {stream: PurePosixPath(urlsplit(stream).path).name or stream for stream in streams}
-    taken = list(short.values())
-    return {stream: name if taken.count(name) == 1 else stream for stream, name in short.items()}
+    """A short name for each stream: its file's name, with as many folders as tell it apart.
+
+    Names may go to a server of somebody else, so no more than that is said, and never the query of
+    a URL, which may be signed. Streams that differ in nothing else are numbered.
+
+    Args:
+        streams: ids, in any number each.
+    """
+    places = {stream: _place(stream) for stream in streams}
+    names = {stream: _apart(stream, places) for stream in places}
+    taken = list(names.values())
+    numbers: dict[str, Iterator[int]] = {name: count(1) for name in taken}
+    return {
+        stream: name if taken.count(name) == 1 else f"{name} ({next(numbers[name])})"
+        for stream, name in names.items()
+    }
+
+
+def _place(stream: str) -> tuple[str, ...]:
+    """Host, folders and file of a stream, as far as it has them."""
+    if "://" not in stream:
+        return tuple(part for part in PurePosixPath(stream).parts if part != "/")
+    address = urlsplit(stream)
+    host = address.netloc.rpartition("@")[2]
+    return tuple(part for part in (host, *address.path.split("/")) if part)
+
+
+def _apart(stream: str, places: Mapping[str, tuple[str, ...]]) -> str:
+    """The shortest end of a stream's place that is no other's; its last part if there is none."""
+    place = places[stream]
+    others = [each for other, each in places.items() if other != stream]
+    for depth in range(1, len(place) + 1):
+        if all(each[-depth:] != place[-depth:] for each in others):
+            return "/".join(place[-depth:])
+    return place[-1] if place else "stream"

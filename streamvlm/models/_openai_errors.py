@@ -39,7 +39,7 @@ class Server:
     """Seconds that were waited."""
 
     def explain(
-        self, error: Any, models: Callable[[], Sequence[str]], *, has_begun: bool
+        self, error: Any, models: Callable[[], Sequence[str]], *, has_begun: bool, tries: int
     ) -> ModelError:
         """One sentence for an error of the client library.
 
@@ -47,13 +47,15 @@ class Server:
             error: an `openai.APIError`.
             models: asks the server for the names of its models.
             has_begun: whether a part of the answer had come.
+            tries: how often the server was asked, n ≥ 1.
         """
         import openai
 
         if isinstance(error, openai.APITimeoutError):
+            often = f", the last of {tries} tries" if tries > 1 else ""
             return ModelError(
-                f"{self.url} said nothing for {self.timeout:g} s; send less (answerer.max_images), "
-                "or raise answerer.timeout"
+                f"{self.url} said nothing for {self.timeout:g} s{often}; send less "
+                "(answerer.max_images), or raise answerer.timeout"
             )
         if has_begun:
             return ModelError(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from streamvlm.errors import ModelError
 from streamvlm.models._evidence import Step, clock, labels, steps
-from streamvlm.types import Evidence, MemoryRecord
+from streamvlm.types import Evidence, MemoryRecord, Query
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +41,17 @@ class _Moment:
 
 
 def picture_parts(
-    evidence: Sequence[Evidence], *, most: int, side: int, detail: Literal["auto", "low", "high"]
+    query: Query,
+    evidence: Sequence[Evidence],
+    *,
+    most: int,
+    side: int,
+    detail: Literal["auto", "low", "high"],
 ) -> list[dict[str, Any]]:
     """The pictures of some evidence, or its thumbnails where it has none.
 
     Args:
+        query: the question; thumbnails from outside its time are not shown.
         evidence: what to show, in any order.
         most: show at most this many pictures; of more, the evidence with the best scores is shown.
         side: longest side in pixels; smaller pictures are not enlarged.
@@ -60,7 +66,7 @@ def picture_parts(
     shown: list[_Moment] = []
     hint = {} if detail == "auto" else {"detail": detail}
     for item in sorted(evidence, key=lambda each: -each.score):
-        for seconds, jpeg in _pictures(item, side):
+        for seconds, jpeg in _pictures(query, item, side):
             url = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
             part = {"type": "image_url", "image_url": {"url": url, **hint}}
             shown.append(_Moment(item.record.stream, seconds, part))
@@ -72,22 +78,31 @@ def picture_parts(
     return _captioned(shown[:most])
 
 
-def _pictures(item: Evidence, side: int) -> Iterator[tuple[float, bytes]]:
+def _pictures(query: Query, item: Evidence, side: int) -> Iterator[tuple[float, bytes]]:
     """Second and JPEG of each picture of one piece of evidence."""
     if item.pictures:
         for seconds, image in sorted(item.pictures.items()):
             yield seconds, _jpeg(image, side)
         return
     record = item.record
-    seconds = _thumbnail_seconds(record)
-    # The middle frame may lie outside the time that was asked about.
-    if record.tokens.seconds.min() <= seconds <= record.tokens.seconds.max():
+    seconds = float(record.frame_seconds[len(record.frame_seconds) // 2])
+    if _is_asked_about(query, record, seconds):
         logger.warning("%s at %s: only its thumbnail is shown", record.stream, clock(seconds))
         yield seconds, record.thumbnail
 
 
-def _thumbnail_seconds(record: MemoryRecord) -> float:
-    return float(record.frame_seconds[len(record.frame_seconds) // 2])
+def _is_asked_about(query: Query, record: MemoryRecord, seconds: float) -> bool:
+    """Whether a frame of a record is of the query's time, or was still to be seen in it."""
+    if query.until is not None and seconds >= query.until:
+        return False
+    if query.since is None or seconds >= query.since:
+        return True
+    if not len(record.tokens):
+        return False
+    # Of what was seen before, the record has only the step that was still to be seen; its time may
+    # lie between those of its frames.
+    began = record.frame_seconds <= float(record.tokens.seconds[0])
+    return seconds >= float(record.frame_seconds[began].max(initial=0.0))
 
 
 def _jpeg(image: NDArray[np.uint8], side: int) -> bytes:
@@ -124,17 +139,34 @@ def token_parts(evidence: Sequence[Evidence], dtype: torch.dtype) -> list[dict[s
     )
 
 
-def _token_part(step: Step, dtype: torch.dtype) -> dict[str, Any]:
-    tokens = step.tokens
-    family = tokens.model.partition("/")[0]
-    if family in _SUBSETS:
-        return {"type": "image_embeds", "image_embeds": _saved(tokens.features.to(dtype))}
-    if family not in _GRIDS:
+def refusal(family: str, keep: float = 1.0) -> str:
+    """Why no server could take some tokens; empty if one could.
+
+    Args:
+        family: the model that makes them, as their fingerprint begins.
+        keep: share of them that is kept, 0–1; below 1 they are taken to be of all steps.
+    """
+    if family not in _SUBSETS | _GRIDS:
         able = ", ".join(sorted(_SUBSETS | _GRIDS))
-        raise ModelError(
+        return (
             f"stored tokens of {family} cannot go to a server (those of {able} can); set "
             "answerer.send to images"
         )
+    if family in _GRIDS and keep < 1:
+        return (
+            f"a server takes only whole steps of {family}, but the compressor keeps {keep:g} of "
+            "the tokens; set answerer.send to images, or compressor.keep to 1"
+        )
+    return ""
+
+
+def _token_part(step: Step, dtype: torch.dtype) -> dict[str, Any]:
+    tokens = step.tokens
+    family = tokens.model.partition("/")[0]
+    if reason := refusal(family):
+        raise ModelError(reason)
+    if family in _SUBSETS:
+        return {"type": "image_embeds", "image_embeds": _saved(tokens.features.to(dtype))}
     _, rows, columns = tokens.grid
     if len(tokens) != rows * columns:
         raise ModelError(

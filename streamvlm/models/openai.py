@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,16 +15,20 @@ import torch
 
 from streamvlm.errors import MissingDependency, ModelError
 from streamvlm.models._openai_errors import Server, no_words
-from streamvlm.models._openai_parts import picture_parts, token_parts
+from streamvlm.models._openai_parts import picture_parts, refusal, token_parts
 from streamvlm.types import Evidence, Query, Word
 from streamvlm.weights import Precision
 
+logger = logging.getLogger(__name__)
+
 _SYSTEM = (
-    "You are shown pictures from video, each with the time at which it was taken. Answer the "
+    "You are shown pictures from video, each with the time at which it was taken. Where nothing "
+    "changed, no picture is shown: what one shows goes on until the next. Answer the "
     "question from these pictures alone, in few words; write times as MM:SS. If they do not show "
     "it, say so."
 )
-_IDENTITY = ("Authorization", "OpenAI-Organization", "OpenAI-Project")
+_ACCOUNT = ("OpenAI-Organization", "OpenAI-Project")
+"""Headers that the client library fills from the environment, whatever host it talks to."""
 
 
 @dataclass(eq=False)
@@ -91,14 +96,27 @@ class OpenAIChat:
             timeout=self.timeout,
             max_retries=self.retries,
         )
-        # Without a key of ours, nothing that the environment holds for another server is sent.
-        self._headers = {name: Omit() for name in _IDENTITY} if key is None else {}
+        # What the environment holds for another server is not for this one.
+        unsaid = _ACCOUNT if key else ("Authorization", *_ACCOUNT)
+        self._headers = {name: Omit() for name in unsaid}
         self._server = Server(self.url, self.model, self.key_env, key, self.timeout)
 
     @property
     def num_pictures(self) -> int:
         """How many pictures of the evidence it wants to be given: 0 if it sends stored tokens."""
         return self.max_images if self.send == "images" else 0
+
+    def refusal(self, family: str, keep: float) -> str:
+        """Why it could not send some tokens, known before they are made.
+
+        Args:
+            family: the model that makes them, as their fingerprint begins.
+            keep: share of them that the compressor keeps, 0–1.
+
+        Returns:
+            A sentence; empty if it could, or sends pictures.
+        """
+        return refusal(family, keep) if self.send == "tokens" else ""
 
     def answer(self, query: Query, evidence: Sequence[Evidence]) -> Iterator[Word]:
         """Answer from the evidence; the request is made when the first word is asked for.
@@ -120,7 +138,7 @@ class OpenAIChat:
         """What the server is sent, in the form of the API.
 
         Args:
-            query: the question; its limits are the retriever's business.
+            query: the question; of its limits only those of time count here, for thumbnails.
             evidence: what to show, in any order; none leaves only the question.
 
         Raises:
@@ -129,7 +147,7 @@ class OpenAIChat:
         parts: list[dict[str, Any]] = []
         if evidence and self.send == "images":
             parts = picture_parts(
-                evidence, most=self.max_images, side=self.max_side, detail=self.detail
+                query, evidence, most=self.max_images, side=self.max_side, detail=self.detail
             )
         elif evidence:
             parts = token_parts(evidence, getattr(torch, self.dtype))
@@ -145,7 +163,7 @@ class OpenAIChat:
             "temperature": self.temperature,
             "logprobs": self.logprobs or None,
         }
-        has_begun, ending = False, None
+        has_begun, ending, tries = False, None, self.retries + 1
         try:
             with self._client.chat.completions.create(
                 model=self.model,
@@ -155,6 +173,7 @@ class OpenAIChat:
                 extra_body=self.extra_body,
                 **{name: wish for name, wish in wishes.items() if wish is not None},
             ) as chunks:
+                tries = 1  # what is being heard cannot be asked for again
                 for choice in _choices(chunks):
                     ending = choice.finish_reason or ending
                     if choice.delta.content:
@@ -162,7 +181,9 @@ class OpenAIChat:
                         has_begun = True
         except APIError as error:
             # Not chained: the library's own error may hold what the server said about the key.
-            raise self._server.explain(error, self._models, has_begun=has_begun) from None
+            raise self._server.explain(
+                error, self._models, has_begun=has_begun, tries=tries
+            ) from None
         except (json.JSONDecodeError, UnicodeDecodeError):
             raise ModelError(
                 f"{self.url} did not answer in the form of the chat API; check answerer.url, which "
@@ -170,6 +191,11 @@ class OpenAIChat:
             ) from None
         if not has_begun:
             raise no_words(self.url, ending)
+        if ending is None:
+            logger.warning(
+                "%s ended its answer without saying that it was finished; it may be cut off",
+                self.url,
+            )
 
     def _models(self) -> list[str]:
         """What the server offers."""
@@ -212,5 +238,8 @@ def _choices(chunks: Iterable[Any]) -> Iterator[Any]:
 
 def _probability(choice: Any) -> float:
     """What the model gave a piece of text, which may be several tokens; NaN if not told."""
-    told = choice.logprobs.content if choice.logprobs else None
-    return min(1.0, math.exp(sum(each.logprob for each in told))) if told else math.nan
+    told = getattr(choice.logprobs, "content", None) or ()
+    chances: list[Any] = [getattr(each, "logprob", None) for each in told]
+    if not chances or not all(isinstance(chance, float | int) for chance in chances):
+        return math.nan
+    return math.exp(min(sum(chances), 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import av
@@ -16,6 +17,8 @@ from streamvlm.video.opening import opened
 from streamvlm.video.pictures import Painter, frame_hash
 from streamvlm.video.sampling import Sampling
 from streamvlm.video.sources import open_source
+
+logger = logging.getLogger(__name__)
 
 _EPSILON = 1e-6
 """Seconds; times are rounded to microseconds."""
@@ -54,8 +57,15 @@ def revisit(
             if frame_hash(image) == wanted[seconds]:
                 found[seconds] = larger(picture) if max_side > sampling.max_side else image
     missing = len(wanted) - len(found)
-    frames = iter(open_source(uri, sampling)) if missing else iter(())
-    for frame in frames:
+    if not missing:
+        return found
+    logger.warning(
+        "%s: %d of %d pictures are not where its clock puts them; it is read from the start",
+        uri,
+        missing,
+        len(wanted),
+    )
+    for frame in open_source(uri, sampling):
         if wanted.get(frame.seconds) == frame_hash(frame.image):
             missing -= frame.seconds not in found
             found.setdefault(frame.seconds, frame.image)

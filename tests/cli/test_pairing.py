@@ -111,7 +111,8 @@ def test_plugins_prints_a_line_of_cues_below_each_name(package):
 
 def test_doctor_looks_at_every_model_and_compressor(package):
     points = (package / "entry_points.txt").read_text()
-    (package / "entry_points.txt").write_text(points + "broken = no_such_module:Broken\n")
+    broken = "broken = no_such_module:Broken\n"
+    (package / "entry_points.txt").write_text(f"{points}{broken}[streamvlm.models]\n{broken}")
     ran = CliRunner().invoke(app, ["doctor", "--json"])
     found = {line["name"]: line for line in map(json.loads, ran.stdout.splitlines())}
     for kind in ("models", "compressors"):
@@ -122,6 +123,6 @@ def test_doctor_looks_at_every_model_and_compressor(package):
                     "ok": True,
                     "detail": sentence(facts(kind, name)),
                 }
-    assert not found["compressors/broken"]["ok"]
-    assert "no_such_module" in found["compressors/broken"]["detail"]
+        assert not found[f"{kind}/broken"]["ok"]
+        assert "no_such_module" in found[f"{kind}/broken"]["detail"]
     assert ran.exit_code == 1

@@ -10,7 +10,7 @@ from streamvlm.types import VisualTokens
 @pytest.fixture
 def item(clip, evidence):
     def make(flat, seconds, start=0.0, stream="/videos/a.mp4"):
-        flat = torch.tensor(flat)
+        flat = torch.tensor(flat, dtype=torch.int64)
         tokens = VisualTokens(
             model="m",
             features=torch.zeros(len(flat), 4),
@@ -60,9 +60,36 @@ def test_each_of_several_streams_is_named_once_at_its_first_step(item):
     assert found == [("b.mp4", 0.0), ("", 1.0), ("", 5.0), ("cam", 9.0)]
 
 
-def test_streams_of_the_same_file_name_are_told_apart_by_their_whole_id():
-    streams = ["/hall/a.mp4", "/lab/a.mp4", "/lab/b.mp4"]
-    assert list(labels(streams).values()) == ["/hall/a.mp4", "/lab/a.mp4", "b.mp4"]
+@pytest.mark.parametrize(
+    ("streams", "names"),
+    [
+        (["/home/me/a.mp4"], ["a.mp4"]),
+        (["/v/hall/a.mp4", "/v/lab/a.mp4", "/v/lab/b.mp4"], ["hall/a.mp4", "lab/a.mp4", "b.mp4"]),
+        (["/1/x/a.mp4", "/2/x/a.mp4", "/2/y/a.mp4"], ["1/x/a.mp4", "2/x/a.mp4", "y/a.mp4"]),
+        (["/a.mp4", "/x/a.mp4"], ["a.mp4", "x/a.mp4"]),
+        (["/a?b.mp4", "/a#b.mp4"], ["a?b.mp4", "a#b.mp4"]),
+        (["rtsp://hall:554/cam", "rtsp://lab:554/cam"], ["hall:554/cam", "lab:554/cam"]),
+        (["rtsp://hall/", "rtsp://lab/"], ["hall", "lab"]),
+    ],
+)
+def test_a_stream_is_named_by_the_shortest_end_that_tells_it_apart(streams, names):
+    assert list(labels(streams + streams).values()) == names
+
+
+def test_streams_that_differ_in_a_query_or_in_who_asks_are_numbered_and_neither_is_told():
+    streams = ["https://me:pw@host/v/a.mp4?sig=1", "https://host/v/a.mp4?sig=2", "/v/b.mp4"]
+    assert list(labels(streams).values()) == ["a.mp4 (1)", "a.mp4 (2)", "b.mp4"]
+
+
+def test_a_record_from_which_nothing_was_kept_leaves_no_trace(item):
+    items = [
+        item([], [], stream="/videos/b.mp4"),
+        item([0], [0.0]),
+        item([], [], start=2.0),
+        item([0], [2.0], start=2.0),
+    ]
+    found = [(step.heading, step.seconds, step.follows) for step in steps(items)]
+    assert found == [("", 0.0, False), ("", 2.0, True)]
 
 
 def test_a_run_ends_at_a_gap_and_where_another_stream_begins(item):

@@ -2,9 +2,11 @@
 
 import base64
 import io
+import json
 import logging
 import math
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from tests.models.chat_server import (
     says,
     says_until_hung_up,
     says_when,
+    sends,
 )
 
 ROWS, COLUMNS, WIDTH = 2, 3, 8
@@ -132,6 +135,17 @@ def test_the_first_word_comes_before_the_answer_ends(answerer, server):
     assert [word.text for word in words] == [" is"]
 
 
+def test_an_answer_that_may_be_cut_off_is_warned_about(answerer, server, caplog):
+    item, gate = found(dense(1), pictures=painted(0)), threading.Event()
+    gate.set()
+    server.will(says("It", " is"))
+    ask(answerer(), item)
+    assert "cut off" not in caplog.text
+    server.will(says_when(gate, "It", " is"))
+    ask(answerer(), item)
+    assert "without saying that it was finished; it may be cut off" in caplog.text
+
+
 def test_closing_the_words_hangs_up(answerer, server):
     noticed = threading.Event()
     server.will(says_until_hung_up(noticed))
@@ -160,6 +174,25 @@ def test_a_probability_that_is_not_told_is_not_a_number(answerer, server):
     (word,) = answerer(logprobs=False).answer(QUESTION, [])
     assert math.isnan(word.probability)
     assert "logprobs" not in server.got[0].body
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"content": [{"token": "yes", "logprob": None}]},
+        {"content": [{"token": "yes"}]},
+        {"content": [{"token": "y", "logprob": -0.1}, {"token": "es", "logprob": "?"}]},
+        {"content": []},
+        {"tokens": ["yes"]},
+        ["yes"],
+    ],
+)
+def test_a_probability_in_another_form_is_not_a_number(answerer, server, told):
+    choice = {"index": 0, "delta": {"content": "yes"}, "logprobs": told, "finish_reason": "stop"}
+    server.will(sends(json.dumps({"choices": [choice]})))
+    (word,) = answerer().answer(QUESTION, [])
+    assert word.text == "yes"
+    assert math.isnan(word.probability)
 
 
 def test_pictures_go_in_order_of_time_each_after_its_time(answerer, server):
@@ -215,11 +248,63 @@ def test_without_pictures_the_thumbnail_is_shown_with_a_warning(answerer, server
     assert "only its thumbnail is shown" in caplog.text
 
 
-def test_a_thumbnail_from_outside_the_time_asked_about_is_not_shown(answerer, server):
+def with_tokens(item: Evidence, tokens: VisualTokens) -> Evidence:
+    """The same record with other tokens left; its frames and thumbnail stay."""
+    return replace(item, record=replace(item.record, tokens=tokens))
+
+
+def between(since=None, until=None) -> Query:
+    return replace(QUESTION, since=since, until=until)
+
+
+def shown_thumbnail(answerer, server, query: Query, item: Evidence) -> str | None:
+    """The caption under which the only thumbnail is shown; None if it is not."""
+    try:
+        ask(answerer(), item, query=query)
+    except ModelError:
+        return None
+    ((caption, _),) = sent_pictures(server.got[-1])
+    return caption
+
+
+def test_evidence_without_a_picture_of_the_time_asked_about_cannot_be_sent(answerer):
     item = found(dense(3), thumbnail=jpeg(COLOURS[1.0]))
-    object.__setattr__(item.record, "tokens", item.record.tokens.select(torch.arange(6)))
     with pytest.raises(ModelError, match="no picture of the evidence to send; put the video back"):
-        answerer().answer(QUESTION, [item])
+        answerer().answer(between(until=1.0), [item])
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "left", "shown"),
+    [
+        (None, None, [0], True),  # a compressor kept nothing of the middle frame
+        (0.5, 1.5, [1], True),
+        (None, 1.0, [0], False),
+        (1.5, None, [1, 2], True),  # still to be seen when that time began
+        (2.0, None, [2], False),
+        (1.5, 1.8, [], False),
+    ],
+)
+def test_a_thumbnail_is_shown_if_its_frame_is_of_the_time_asked_about(
+    answerer, server, since, until, left, shown
+):
+    item = found(dense(3), thumbnail=jpeg(COLOURS[1.0]))
+    tokens = item.record.tokens
+    item = with_tokens(item, tokens.select(torch.isin(tokens.position[:, 0], torch.tensor(left))))
+    caption = shown_thumbnail(answerer, server, between(since, until), item)
+    assert caption == ("Picture 1 at 00:01:" if shown else None)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "shown"),
+    [(None, None, True), (0.7, None, True), (9.0, None, True), (None, 0.8, False)],
+)
+def test_a_thumbnail_may_lie_beside_the_time_of_a_step_of_two_frames(
+    answerer, server, since, until, shown
+):
+    item = found(dense(2, "qwen3_vl"), thumbnail=jpeg(COLOURS[1.0]))
+    item = with_tokens(item, dense(1, "qwen3_vl", start=0.5))
+    caption = shown_thumbnail(answerer, server, between(since, until), item)
+    assert caption == ("Picture 1 at 00:01:" if shown else None)
 
 
 def test_without_evidence_only_the_question_goes(answerer, server):

@@ -10,7 +10,15 @@ import pytest
 from streamvlm.errors import ModelError
 from streamvlm.models.openai import OpenAIChat
 from streamvlm.types import Query
-from tests.models.chat_server import ChatServer, breaks_off, refuses, says, says_when, sends
+from tests.models.chat_server import (
+    PATIENCE,
+    ChatServer,
+    breaks_off,
+    refuses,
+    says,
+    says_when,
+    sends,
+)
 
 KEY = "sk-very-secret-0123456789"
 TOO_LONG = (
@@ -75,6 +83,23 @@ def test_a_server_that_says_nothing(server):
     assert "said nothing for 0.3 s; send less (answerer.max_images), or raise" in text
 
 
+def test_a_server_that_never_replies_was_tried_as_often_as_is_said(server):
+    gate = threading.Event()
+    server.will(lambda handler: gate.wait(PATIENCE))
+    text = failure(server.url, retries=1, timeout=0.2)
+    gate.set()
+    assert "said nothing for 0.2 s, the last of 2 tries; send less" in text
+
+
+def test_what_has_begun_is_not_tried_again(server):
+    gate = threading.Event()
+    server.will(says_when(gate, "", ""))
+    text = failure(server.url, retries=1, timeout=0.3)
+    gate.set()
+    assert "said nothing for 0.3 s; send less" in text
+    assert len(server.got) == 1
+
+
 def test_a_server_that_falls_silent_in_the_middle(server):
     gate = threading.Event()
     server.will(says_when(gate, "It", " is"))
@@ -120,6 +145,16 @@ def test_without_a_key_of_its_own_a_server_learns_nothing_about_others(server, m
     ask(server.url)
     assert KEY not in str(server.got[0].headers)
     assert "authorization" not in server.got[0].headers
+
+
+def test_a_key_of_its_own_says_nothing_about_other_accounts(server, monkeypatch):
+    monkeypatch.setenv("SEER_KEY", KEY)
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "ours-elsewhere")
+    server.will(says("yes"))
+    ask(server.url, key_env="SEER_KEY")
+    assert server.got[0].headers["authorization"] == f"Bearer {KEY}"
+    assert "ours-elsewhere" not in str(server.got[0].headers)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,17 @@ def test_what_the_source_no_longer_shows_is_missing(encode):
     wanted[1.0] ^= 1
     found = revisit(path, {**wanted, 1.5: wanted[2.0], 99.0: 7}, SAMPLING, max_side=80)
     assert found.keys() == {0.0, 2.0, 3.0}
+
+
+def test_reading_from_the_start_is_said_once(encode, caplog):
+    path = encode(list(range(40)))
+    wanted = hashes(sampled(path))
+    with caplog.at_level(logging.WARNING):
+        revisit(path, wanted, SAMPLING, max_side=80)
+        assert not caplog.text  # all were where the clock puts them
+        revisit(path, {**wanted, 1.0: 7, 99.0: 7}, SAMPLING, max_side=80)
+    (record,) = caplog.records
+    assert "2 of 5 pictures are not where its clock puts them; it is" in record.getMessage()
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):
