@@ -1,4 +1,4 @@
-"""How weights are loaded: the attention kernel, and rounding of the language model's weights."""
+"""How weights are loaded: attention kernel, rounding of the language model, size of pictures."""
 
 from __future__ import annotations
 
@@ -85,3 +85,25 @@ def _rounding(quantisation: Quantisation, dtype: torch.dtype) -> Any:
     from torchao.quantization import Int8WeightOnlyConfig  # type: ignore[import-not-found]
 
     return TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=UNROUNDED)
+
+
+def check_pictures(
+    source: str, made: tuple[int, int] | None, taken: tuple[int, int], setting: str = "the size"
+) -> None:
+    """Refuse a preprocessor whose pictures are not the square ones that a tower takes.
+
+    Args:
+        source: what to call the checkpoint in the message.
+        made: (height, width) of the preprocessor's pictures in pixels.
+        taken: (height, width) of the pictures that the tower was made for.
+        setting: what to correct in the preprocessor's file.
+
+    Raises:
+        ModelError: they differ, or are not square.
+    """
+    height, width = taken
+    if made != taken or height != width:
+        raise ModelError(
+            f"{source}: the preprocessor makes {made} pictures, but the tower takes "
+            f"{height}×{width}; correct {setting} in the preprocessor's file"
+        )

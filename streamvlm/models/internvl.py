@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from streamvlm.errors import ModelError
 from streamvlm.models._base import VideoLM
 from streamvlm.models._evidence import Step, clock
+from streamvlm.models._loading import check_pictures
 from streamvlm.models._prompt import Piece, Slots, Text
 from streamvlm.models._seen import Seen
 from streamvlm.models._squares import mean_of_squares
@@ -51,11 +51,7 @@ class InternVL(VideoLM):
     def check(self, found: Checkpoint) -> None:
         """See `VideoLM.check`: the preprocessor must make the square pictures the tower takes."""
         height, width = self.network.config.vision_config.image_size
-        if self._how.size != (height, width) or height != width:
-            raise ModelError(
-                f"{self.weights}: the preprocessor makes {self._how.size} pictures, but the tower "
-                f"takes {height}×{width}; correct the size in the preprocessor's file"
-            )
+        check_pictures(self.weights, self._how.size, (height, width))
 
     def see(self, pixels: torch.Tensor) -> Seen:
         """See `VideoLM.see`."""

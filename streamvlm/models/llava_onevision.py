@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from streamvlm.errors import ModelError
 from streamvlm.models._base import VideoLM
 from streamvlm.models._evidence import Step, clock
+from streamvlm.models._loading import check_pictures
 from streamvlm.models._prompt import Extra, Piece, Slots, Text
 from streamvlm.models._seen import Seen
 from streamvlm.models._taps import Taps
@@ -55,11 +55,7 @@ class LlavaOneVision(VideoLM):
     def check(self, found: Checkpoint) -> None:
         """See `VideoLM.check`: the preprocessor must make pictures of the tower's size."""
         side = self.network.config.vision_config.image_size
-        if self._how.size != (side, side):
-            raise ModelError(
-                f"{self.weights}: the preprocessor makes {self._how.size} pictures, but the tower "
-                f"takes {side}×{side}; correct the size in the preprocessor's file"
-            )
+        check_pictures(self.weights, self._how.size, (side, side))
 
     def see(self, pixels: torch.Tensor) -> Seen:
         """See `VideoLM.see`."""

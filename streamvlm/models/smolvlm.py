@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamvlm.errors import ModelError
 from streamvlm.models._base import VideoLM
 from streamvlm.models._evidence import Step
 from streamvlm.models._lanczos import Twice, read_twice, twice_resized
+from streamvlm.models._loading import check_pictures
 from streamvlm.models._numbers import in_words
 from streamvlm.models._prompt import Piece, Slots, Text
 from streamvlm.models._seen import Seen
@@ -72,11 +72,7 @@ class SmolVLM(VideoLM):
     def check(self, found: Checkpoint) -> None:
         """See `VideoLM.check`: the preprocessor must make pictures of the tower's size."""
         side = self.network.config.vision_config.image_size
-        if self._twice.size != (side, side):
-            raise ModelError(
-                f"{self.weights}: the preprocessor makes {self._twice.size} pictures, but the "
-                f"tower takes {side}×{side}; correct max_image_size in the preprocessor's file"
-            )
+        check_pictures(self.weights, self._twice.size, (side, side), "max_image_size")
 
     def see(self, pixels: torch.Tensor) -> Seen:
         """See `VideoLM.see`."""
