@@ -258,7 +258,9 @@ def _records(clips: Iterator[Clip], stages: Stages, watch: Stopwatch) -> Iterato
         with watch.stage("encode"):
             tokens = stages.model.encode(clip)
         with watch.stage("compress"):
-            tokens = previous = stages.compressor(tokens, previous).without_cues()
+            # What comes next may read what this one remembers in its cues.
+            previous = stages.compressor(tokens, previous)
+            tokens = previous.without_cues()
         with watch.stage("embed"):
             keys = stages.embedder.embed_clip(clip)
         with watch.stage("picture"):

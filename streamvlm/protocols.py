@@ -70,7 +70,8 @@ class Encoder(Protocol):
 class Compressor(Protocol):
     """A pure function of one clip's tokens.
 
-    A progressive compressor also reads the compressed tokens of the clip before.
+    A progressive compressor also reads the compressed tokens of the clip before, as it gave them:
+    what it has to remember of its stream it adds to their `frame_cues`, which are never stored.
     """
 
     needs: ClassVar[frozenset[str]]

@@ -1,16 +1,14 @@
-"""What compressors share: budgets, ranks within groups, weighted means, density peaks.
+"""What compressors share: budgets, cues, and ranks within groups.
 
-N tokens, D features, M kept tokens, G groups, K pairs of a token and a group,
-B sets of P points each.
+N tokens, T steps, M kept tokens. Merging is in `_merge.py`, density peaks in `_peaks.py`, what a
+place showed before in `_places.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 
 from streamvlm.errors import ConfigError
 from streamvlm.types import VisualTokens
@@ -129,122 +127,30 @@ def apportion(total: int, claims: Sequence[int], rooms: Sequence[int]) -> list[i
     return seats
 
 
-def contents(tokens: VisualTokens) -> list[torch.Tensor]:
-    """What merging has to average: features (N, D), and deepstack (N, L, D) if there is one."""
-    return [tokens.features] if tokens.deepstack is None else [tokens.features, tokens.deepstack]
-
-
-def weighted_means(
-    tables: Sequence[torch.Tensor],
-    row: torch.Tensor,
-    group: torch.Tensor,
-    share: torch.Tensor,
-    groups: int,
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """The mean row of each group over (row, group) pairs, weighted by a share each.
-
-    Sums are taken in a fixed order on every device, which scatter-adds on a GPU do not promise.
+def deal(count: int, tokens: VisualTokens) -> torch.Tensor:
+    """Deal out a budget over the steps of a clip, to each by how many tokens it has.
 
     Args:
-        tables: (N, …) floating point each.
-        row: (K,) int64, rows of the tables; one row may be in several groups.
-        group: (K,) int64, 0 to G − 1.
-        share: (K,) floating point, at least 0: how much of the row the group gets.
-        groups: G.
+        count: tokens to keep in all, at most N.
+        tokens: N tokens of which some steps may have none.
 
     Returns:
-        The means, (G, …) float32 (float64 for such tables) each, zero for a group without
-        shares; and the sums of shares, (G,).
+        (T,) int64: how many each step of the uncompressed clip may keep; they sum to `count`, and
+        none is more than the step has.
     """
-    order = group.argsort(stable=True)
-    starts = torch.searchsorted(group[order], torch.arange(groups, device=group.device))
-    row, share = row[order], share[order]
-
-    def sums(table: torch.Tensor, index: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        scale = scale.to(table.dtype)
-        return F.embedding_bag(index, table, starts, mode="sum", per_sample_weights=scale)
-
-    total = sums(
-        share[:, None], torch.arange(len(share), device=row.device), torch.ones_like(share)
-    )
-    least = torch.finfo(total.dtype).tiny
-    means = []
-    for table in tables:
-        flat = table.flatten(1).to(torch.promote_types(table.dtype, torch.float32))
-        mean = sums(flat, row, share).div_(total.clamp(min=least))
-        means.append(mean.view(groups, *table.shape[1:]))
-    return means, total[:, 0]
+    there = tokens.position[:, 0].bincount(minlength=tokens.grid[0]).tolist()
+    return torch.tensor(apportion(count, there, there), device=tokens.position.device)
 
 
-def with_merged(
-    tokens: VisualTokens,
-    kept: torch.Tensor,
-    heads: torch.Tensor,
-    merged: Sequence[torch.Tensor],
-    weight: torch.Tensor,
-) -> VisualTokens:
-    """The kept tokens, those at `heads` with merged content; positions and cues stay their own.
+def best_of_each(score: torch.Tensor, group: torch.Tensor, seats: torch.Tensor) -> torch.Tensor:
+    """Which entries are among the best of their own group.
 
     Args:
-        tokens: N tokens.
-        kept: (M,) int64, increasing.
-        heads: (G,) int64, all of them in `kept`.
-        merged: new `contents` for the heads, (G, …) each; cast to the dtype of the old.
-        weight: (G,) how many source tokens each head now stands for.
-    """
-    chosen = tokens.select(kept)
-    at = torch.searchsorted(kept, heads)
-
-    def put(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        return old.index_copy(0, at, new.to(old.dtype))
-
-    features, *deepstack = map(put, contents(chosen), merged)
-    return replace(
-        chosen,
-        features=features,
-        weight=put(chosen.weight, weight),
-        deepstack=deepstack[0] if deepstack else None,
-    )
-
-
-def density_peaks(
-    points: torch.Tensor, valid: torch.Tensor, noise: torch.Tensor | None = None
-) -> torch.Tensor:
-    """How well each point would serve as a cluster centre: dense, and far from anything denser.
-
-    Density peaks with 4 neighbours (Rodriguez and Laio, Science 2014; the k-nearest-neighbour form
-    of DPC-KNN, 2016): density ρ = exp(−mean of the 4 smallest d², itself included), distance
-    δ = the smallest d to a denser point (for the densest: the largest d of the set), with
-    d = ‖x − y‖ / √D; the score is log(ρ·δ), which ranks as ρ·δ does but cannot underflow.
-    Takes memory for B·P² numbers.
-
-    Args:
-        points: (B, P, D) float32 or float64.
-        valid: (B, P) bool; the others are no points at all.
-        noise: (B, P) added to the density, to break ties as some official codes do; without it
-            the lower index counts as denser.
+        score: (N,) floating point; of equal scores the lower index is better.
+        group: (N,) int64, 0 to G − 1.
+        seats: (G,) int64, how many of each group are wanted.
 
     Returns:
-        (B, P), −inf for what is not valid.
+        (N,) bool.
     """
-    # Distances do not change when the middle is taken out, and lose fewer digits.
-    centred = points - points.mean(1, keepdim=True)
-    square = centred.square().sum(-1)
-    square = torch.baddbmm(square[:, :, None] + square[:, None, :], centred, centred.mT, alpha=-2)
-    square = square.clamp_(min=0).div_(points.shape[-1])
-    square.diagonal(dim1=1, dim2=2).zero_()
-    square.masked_fill_(~valid[:, None, :], torch.inf)
-
-    near = square.topk(min(4, square.shape[-1]), largest=False).values
-    found = near.isfinite()
-    log_density = -near.where(found, 0).sum(-1) / found.sum(-1).clamp(min=1)
-    if noise is not None:
-        log_density = (log_density.exp() + noise).log()
-
-    rank = log_density.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    denser = rank[:, None, :] < rank[:, :, None]
-    farthest = square.where(valid[:, None, :] & valid[:, :, None], 0).amax((1, 2))
-    distance = square.where(denser, torch.inf).amin(-1)
-    distance = distance.where(distance.isfinite(), farthest[:, None]).sqrt()
-    tiny = torch.finfo(points.dtype).tiny
-    return (log_density + distance.clamp(min=tiny).log()).where(valid, -torch.inf)
+    return ranks_within(score, group) < seats[group]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
-from streamvlm.compressors import _ops
+from streamvlm.compressors import _ops, _places
 from streamvlm.types import VisualTokens
 
 
@@ -40,34 +38,8 @@ class EVS:
         count = _ops.budget(self.keep, tokens)
         if count >= len(tokens):
             return tokens
-        novelty = _novelty(tokens)
+        novelty = 1 - _places.similarity_before(tokens)
         first = novelty.isinf().nonzero().flatten()
         if len(first) > count:
             return tokens.select(_ops.evenly_spaced(count, first))
         return tokens.select(novelty.argsort(descending=True, stable=True)[:count].sort().values)
-
-
-def _novelty(tokens: VisualTokens) -> torch.Tensor:
-    """(N,) 1 − cosine with the token before it at its place; inf where there is none."""
-    _, rows, columns = tokens.grid
-    novelty = torch.full_like(tokens.weight, torch.inf)
-    if tokens.is_dense:
-        novelty[rows * columns :] = _distance(
-            tokens.features[: -rows * columns], tokens.features[rows * columns :]
-        )
-        return novelty
-    place = tokens.flat_index % (rows * columns)
-    by_place = place.argsort(stable=True)
-    earlier, later = by_place[:-1], by_place[1:]
-    distance = _distance(tokens.features[earlier], tokens.features[later])
-    novelty[later] = distance.to(novelty.dtype).where(place[earlier] == place[later], torch.inf)
-    return novelty
-
-
-def _distance(one_ND: torch.Tensor, other_ND: torch.Tensor) -> torch.Tensor:
-    """(N,) float32, 1 − cosine similarity of pairs; 1 where one of them is zero."""
-    one_ND, other_ND = one_ND.float(), other_ND.float()
-    dot = torch.einsum("nd,nd->n", one_ND, other_ND)
-    norms = torch.linalg.vector_norm(one_ND, dim=1) * torch.linalg.vector_norm(other_ND, dim=1)
-    distance: torch.Tensor = 1 - dot / norms.clamp(min=torch.finfo(norms.dtype).tiny)
-    return distance

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 
-from streamvlm.compressors import _fastvid, _ops
+from streamvlm.compressors import _fastvid, _merge, _ops, _peaks
 from streamvlm.errors import BadOption
 from streamvlm.types import VisualTokens
 
@@ -103,7 +103,7 @@ class FastVID:
             for group in plan.groups()
         ]
         *merged, weight = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-        return _ops.with_merged(tokens, kept, targets, merged, weight)
+        return _merge.with_merged(tokens, kept, targets, merged, weight)
 
     def _segment_ends(self, frame_vector: torch.Tensor) -> list[int]:
         """The steps at which segments end, exclusive, from the vectors (T, Dg) of the steps."""
@@ -143,7 +143,7 @@ class FastVID:
             first_A1, count_A1, _ = torch.tensor(anchors, device=device).T[..., None]
             column = torch.arange(max(anchor.tokens for anchor in anchors), device=device)
             index_AP = (first_A1 + column).clamp(max=len(tokens) - 1)
-            score = _ops.density_peaks(
+            score = _peaks.density_peaks(
                 _full(tokens.features[index_AP]),
                 (column < count_A1) & ~is_salient[index_AP],
                 None if noise is None else noise[index_AP],
@@ -162,8 +162,8 @@ class FastVID:
         is_joining: torch.Tensor,
     ) -> list[torch.Tensor]:
         """New contents and weights (Q, …) of the targets of a few anchors of one segment."""
-        segment = [table[group.segment] for table in _ops.contents(tokens)]
-        old = [table[targets] for table in _ops.contents(tokens)]
+        segment = [table[group.segment] for table in _merge.contents(tokens)]
+        old = [table[targets] for table in _merge.contents(tokens)]
         nearest = _nearest_targets(segment[0], old[0], group.sizes)
         # In units of 1/sharers, so that sums of thousands of shares stay exact.
         share = is_joining[group.segment, None].repeat(1, len(group.sizes)).to(tokens.weight.dtype)
@@ -175,7 +175,7 @@ class FastVID:
             share[itself] = group.sharers
         share *= tokens.weight[group.segment, None]
         row = torch.arange(len(share), device=share.device)[:, None].expand_as(share)
-        means, total = _ops.weighted_means(
+        means, total = _merge.weighted_means(
             segment, row.flatten(), nearest.flatten(), share.flatten(), len(targets)
         )
         own = torch.full_like(total, self.mix)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from streamvlm.compressors import _ops
+from streamvlm.compressors import _merge, _ops
 from streamvlm.types import VisualTokens
 
 
@@ -46,11 +46,11 @@ class Pool:
             return tokens
         cell, cells = _cells(tokens, allowed)
         every = torch.arange(len(tokens), device=cell.device)
-        merged, weight = _ops.weighted_means(
-            _ops.contents(tokens), every, cell, tokens.weight, cells
+        merged, weight = _merge.weighted_means(
+            _merge.contents(tokens), every, cell, tokens.weight, cells
         )
         heads = _nearest_the_middle(tokens.position, cell, cells)
-        return _ops.with_merged(tokens, heads.sort().values, heads, merged, weight)
+        return _merge.with_merged(tokens, heads.sort().values, heads, merged, weight)
 
 
 def _cells(tokens: VisualTokens, allowed: int) -> tuple[torch.Tensor, int]:
@@ -87,7 +87,7 @@ def _nearest_the_middle(position: torch.Tensor, cell: torch.Tensor, cells: int) 
     """The token (G,) int64 of each cell that lies nearest the mean position of its tokens."""
     every = torch.arange(len(cell), device=cell.device)
     place = position.float()
-    (middle,), _ = _ops.weighted_means([place], every, cell, torch.ones_like(place[:, 0]), cells)
+    (middle,), _ = _merge.weighted_means([place], every, cell, torch.ones_like(place[:, 0]), cells)
     distance = (place - middle[cell]).square().sum(1)
     first = (_ops.ranks_within(-distance, cell) == 0).nonzero().flatten()
     return first[cell[first].argsort()]

@@ -29,6 +29,12 @@ def _features(kind: str, grid: tuple[int, int, int], width: int, dice: torch.Gen
     return looks + 0.3 * drift, vectors + 0.01 * torch.randn(steps, 8, generator=dice)
 
 
+def _question(share: torch.Tensor, dice: torch.Generator) -> torch.Tensor:
+    """(N, 5) cosines with the words of a question."""
+    words = torch.rand(5, generator=dice)
+    return (share[:, None] * words).cos() - 0.5
+
+
 def _make(
     grid: tuple[int, int, int] = (8, 5, 7),
     kind: str = "noise",
@@ -43,7 +49,10 @@ def _make(
     axes = [torch.arange(size) for size in grid]
     position = torch.cartesian_prod(*axes).view(-1, 3)
     share = torch.rand(len(position), generator=dice)
-    per_token = {"attention": torch.ones_like(share) if kind == "constant" else share}
+    if kind == "constant":
+        share = torch.ones_like(share)
+    # What is not a number for each token; features of one kind have keys of the same kind.
+    wide = {"keys": features.view(-1, width)[:, :8], "question": _question(share, dice)}
     return VisualTokens(
         model="test",
         features=features.view(-1, width).to(dtype),
@@ -51,7 +60,7 @@ def _make(
         seconds=position[:, 0].double() * SECONDS_PER_STEP,
         grid=grid,
         weight=torch.ones(len(position)),
-        cues={name: per_token["attention"] for name in cues if not name.startswith("frame_")},
+        cues={name: wide.get(name, share) for name in cues if not name.startswith("frame_")},
         frame_cues={name: vectors for name in cues if name.startswith("frame_")},
     )
 
@@ -61,6 +70,7 @@ def clip() -> Callable[..., VisualTokens]:
     """Makes dense tokens: `clip(grid, kind, width=, cues=, dtype=, seed=)`.
 
     Kinds: `noise` (every step new), `scenes` (a new one each 6 steps), `still`, `constant`.
-    A cue called `frame_…` becomes a vector per step, any other a positive number per token.
+    A cue called `frame_…` becomes a vector per step, `keys` 8 numbers a token, `question` 5 cosines
+    a token, any other a positive number per token.
     """
     return _make

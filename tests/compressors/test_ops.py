@@ -51,52 +51,20 @@ def test_ranks_start_anew_in_each_group():
     assert _ops.ranks_within(score, group).tolist() == [2, 0, 1, 2, 0, 1]
 
 
-def test_means_are_weighted_by_shares_and_rows_may_serve_twice():
-    table = torch.tensor([[0.0], [4], [10]])
-    (means,), totals = _ops.weighted_means(
-        [table],
-        row=torch.tensor([1, 0, 2, 1]),
-        group=torch.tensor([0, 0, 2, 2]),
-        share=torch.tensor([1.0, 3, 1, 1]),
-        groups=3,
-    )
-    assert means.tolist() == [[1], [0], [7]]
-    assert totals.tolist() == [4, 0, 2]
+def test_a_budget_is_dealt_to_steps_by_their_tokens_and_none_gets_more_than_it_has(clip):
+    tokens = clip((4, 2, 5))
+    tokens = tokens.select(torch.tensor([0, 1, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 39]))
+    seats = _ops.deal(7, tokens)
+    assert seats.tolist()[2] == 0
+    assert seats.sum() == 7
+    assert seats[1] in (5, 6)
+    assert _ops.deal(13, tokens).tolist() == [2, 10, 0, 1]
 
 
-def test_the_peaks_of_two_clumps_come_before_their_other_points():
-    clump = torch.tensor([[0.0, 0], [0.1, 0], [-0.1, 0], [0, 0.1], [0, -0.1]])
-    points = torch.cat((clump, clump[1:] + 5, clump[:1] + 5))
-    score = _ops.density_peaks(points[None], torch.ones(1, 10, dtype=torch.bool))[0]
-    assert set(score.topk(2).indices.tolist()) == {0, 9}
-
-
-def test_density_peaks_equal_their_definition():
-    dice = torch.Generator().manual_seed(1)
-    points = torch.randn(2, 12, 5, generator=dice, dtype=torch.float64)
-    valid = torch.rand(2, 12, generator=dice) < 0.8
-    score = _ops.density_peaks(points, valid)
-    for b in range(2):
-        real = points[b, valid[b]]
-        d = torch.stack([((real - one) ** 2).sum(1).sqrt() / 5**0.5 for one in real])
-        rho = [torch.exp(-row.sort().values[:4].square().mean()) for row in d]
-        for i in range(len(real)):
-            farther = [d[i, j] for j in range(len(real)) if rho[j] > rho[i]]
-            delta = min(farther) if farther else d.max()
-            torch.testing.assert_close(score[b, valid[b]][i].exp(), rho[i] * delta)
-    assert (score[~valid] == -torch.inf).all()
-
-
-def test_equal_points_rank_by_index_without_nan():
-    score = _ops.density_peaks(torch.ones(1, 6, 3), torch.ones(1, 6, dtype=torch.bool))
-    assert score.isfinite().all()
-    assert score.argsort(descending=True, stable=True).flatten().tolist() == list(range(6))
-
-
-def test_far_apart_points_do_not_underflow():
-    points = 1e3 * torch.randn(1, 20, 8, generator=torch.Generator().manual_seed(0))
-    score = _ops.density_peaks(points, torch.ones(1, 20, dtype=torch.bool))
-    assert len(score.unique()) == 20
+def test_the_best_of_each_group_are_as_many_as_its_seats():
+    score = torch.tensor([1.0, 3, 2, 9, 9])
+    best = _ops.best_of_each(score, torch.tensor([0, 0, 0, 1, 1]), torch.tensor([2, 1]))
+    assert best.tolist() == [False, True, True, True, False]
 
 
 def test_a_missing_cue_is_named_beside_those_there_are():
