@@ -102,6 +102,8 @@ class VisualTokens:
     """Per-step side signals {name: (T, …)} of the uncompressed clip."""
     deepstack: torch.Tensor | None = None
     """(N, L, D) extra features of models that feed deeper layers, else None."""
+    rank: torch.Tensor | None = None
+    """(N,) int64, all different, the most important token first; None if nobody ordered them."""
 
     def __post_init__(self) -> None:
         n = len(self.features)
@@ -110,11 +112,10 @@ class VisualTokens:
             found = tuple(getattr(self, name).shape)
             expected = (n, 3) if name == "position" else (n,)
             _check_shape(name, found, str(expected), ok=found == expected)
-        for name, cue in self.cues.items():
-            _check_shape(f"cue {name!r}", tuple(cue.shape), f"({n}, …)", ok=len(cue) == n)
-        for name, cue in self.frame_cues.items():
-            steps = self.grid[0]
-            _check_shape(f"cue {name!r}", tuple(cue.shape), f"({steps}, …)", ok=len(cue) == steps)
+        for cues, length in ((self.cues, n), (self.frame_cues, self.grid[0])):
+            for name, cue in cues.items():
+                found, ok = tuple(cue.shape), len(cue) == length
+                _check_shape(f"cue {name!r}", found, f"({length}, …)", ok=ok)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -144,15 +145,10 @@ class VisualTokens:
         Returns:
             A new object; this one is unchanged.
         """
-        return replace(
-            self,
-            features=self.features[index],
-            position=self.position[index],
-            seconds=self.seconds[index],
-            weight=self.weight[index],
-            cues={name: cue[index] for name, cue in self.cues.items()},
-            deepstack=None if self.deepstack is None else self.deepstack[index],
-        )
+        fields = ("features", "position", "seconds", "weight", "deepstack", "rank")
+        present = {name: getattr(self, name) for name in fields}
+        chosen = {name: part[index] for name, part in present.items() if part is not None}
+        return replace(self, cues={name: cue[index] for name, cue in self.cues.items()}, **chosen)
 
     def without_cues(self) -> Self:
         """The same tokens without side signals, as they are stored."""

@@ -181,6 +181,8 @@ def _pack_body(record: MemoryRecord, payload: str) -> bytes:
         if (tensor := getattr(tokens, field)) is not None:
             encoded = quant.encode(payload, tensor)
             parts |= {f"{field}.{part}": value for part, value in encoded.items()}
+    if tokens.rank is not None:
+        parts["rank"] = tokens.rank.to(torch.int32)
     about = {
         "id": record.id,
         "stream": record.stream,
@@ -227,6 +229,7 @@ def _unpack_body(body: bytes, keys: NDArray[np.float32], name: str) -> MemoryRec
         grid=(steps, rows, columns),
         weight=parts["weight"],
         deepstack=feature("deepstack"),
+        rank=parts["rank"].to(torch.int64) if "rank" in parts else None,
     )
     return MemoryRecord(
         id=about["id"],

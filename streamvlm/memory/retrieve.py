@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from streamvlm.memory.store import DamagedRecord, Hit, Memory
+from streamvlm.memory.thin import foremost
 from streamvlm.types import Evidence, MemoryRecord, Query
 
 logger = logging.getLogger(__name__)
@@ -107,9 +107,10 @@ def _repeats(record: MemoryRecord, other: MemoryRecord) -> bool:
 def fit(ranked: Sequence[Evidence], max_tokens: int) -> list[Evidence]:
     """Keep what fits a budget of tokens, the most relevant first.
 
-    A record is read whole or not at all: one that no longer fits is skipped, and a smaller one
-    after it may still fit. Only the first is thinned, evenly in time-then-place order, if it
-    alone exceeds the budget, so that there is always something to read.
+    A record whose tokens have ranks is cut to the room that is left, its foremost tokens first. One
+    without is read whole or not at all: if it no longer fits it is skipped, and a smaller one after
+    it may still fit. Only the first is thinned then, evenly in time-then-place order, if it alone
+    exceeds the budget, so that there is always something to read.
 
     Args:
         ranked: most relevant first.
@@ -122,11 +123,12 @@ def fit(ranked: Sequence[Evidence], max_tokens: int) -> list[Evidence]:
     room = max_tokens
     for each in ranked:
         tokens = each.record.tokens
-        if not kept and len(tokens) > room:
-            index = torch.linspace(0, len(tokens) - 1, room, dtype=torch.float64).long()
-            thinned = replace(each.record, tokens=tokens.select(index))
-            return [replace(each, record=thinned)]
-        if len(tokens) <= room:
+        may_thin = tokens.rank is not None or not kept
+        if may_thin and 0 < room < len(tokens):
+            thinned = replace(each.record, tokens=foremost(tokens, room))
+            kept.append(replace(each, record=thinned))
+            room = 0
+        elif len(tokens) <= room:
             kept.append(each)
             room -= len(tokens)
     return kept

@@ -57,6 +57,7 @@ def assert_well_formed(out: VisualTokens, tokens: VisualTokens, keep: float) -> 
     assert 1 <= len(out) <= most, f"{len(out)} tokens, allowed are 1 to {most}"
     assert (out.model, out.grid) == (tokens.model, tokens.grid), "another model or grid"
     assert (out.flat_index.diff() > 0).all(), "not in time-then-place order"
+    assert out.rank is None or len(out.rank.unique()) == len(out), "two tokens of one rank"
     head = torch.searchsorted(tokens.flat_index, out.flat_index).clamp(max=len(tokens) - 1)
     source = tokens.select(head)
     assert torch.equal(out.position, source.position), "a position that no source token has"

@@ -23,6 +23,16 @@ def test_a_raw_record_comes_back_bit_for_bit(record, same, dtype):
     assert same(one, unpack(pack(one, "raw"), one.id))
 
 
+def test_ranks_come_back_and_none_stays_none(record):
+    one = record(0)
+    rank = torch.randperm(len(one.tokens), generator=torch.Generator().manual_seed(0))
+    ranked = replace(one, tokens=replace(one.tokens, rank=rank))
+    back = unpack(pack(ranked, "int8"), ranked.id)
+    assert torch.equal(back.tokens.rank, rank)
+    assert back.tokens.rank.dtype == torch.int64
+    assert unpack(pack(one, "int8"), one.id).tokens.rank is None
+
+
 def test_deepstack_features_come_back(record, same):
     one = record(7, layers=3)
     back = unpack(pack(one, "raw"), one.id)

@@ -159,6 +159,18 @@ def test_a_smaller_record_may_fit_where_a_larger_one_does_not(record):
     assert [len(each.record.tokens) for each in fit(ranked, 52)] == [10, 30, 5]
 
 
+def test_a_record_with_ranks_is_cut_to_the_room_that_is_left(record):
+    def ranked_record(n: int, size: int) -> Evidence:
+        made = record(n, num_tokens=size)
+        rank = torch.arange(size).flip(0)
+        return Evidence(replace(made, tokens=replace(made.tokens, rank=rank)), 1.0)
+
+    first, second, third = (ranked_record(n, size) for n, size in enumerate((10, 30, 5)))
+    kept = fit([first, second, third], 16)
+    assert [len(each.record.tokens) for each in kept] == [10, 6]
+    assert torch.equal(kept[1].record.tokens.features, second.record.tokens.features[-6:])
+
+
 @pytest.mark.parametrize("budget", [1, 2, 7, 9])
 def test_thinning_is_even_and_in_order(record, budget):
     one = record(0, num_tokens=10)
