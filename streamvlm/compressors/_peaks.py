@@ -34,9 +34,10 @@ def density_peaks(
     """
     # Distances do not change when the middle is taken out, and lose fewer digits.
     centred = points - points.mean(1, keepdim=True)
-    square = centred.square().sum(-1)
-    square = torch.baddbmm(square[:, :, None] + square[:, None, :], centred, centred.mT, alpha=-2)
-    square = square.clamp_(min=0).div_(points.shape[-1])
+    square = centred @ centred.mT
+    length = square.diagonal(dim1=1, dim2=2).clone()
+    square.mul_(-2).add_(length[:, :, None]).add_(length[:, None, :])
+    square.clamp_(min=0).div_(points.shape[-1])
     square.diagonal(dim1=1, dim2=2).zero_()
     square.masked_fill_(~valid[:, None, :], torch.inf)
 
@@ -47,9 +48,9 @@ def density_peaks(
         log_density = (log_density.exp() + noise).log()
 
     rank = log_density.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    denser = rank[:, None, :] < rank[:, :, None]
     farthest = square.where(valid[:, None, :] & valid[:, :, None], 0).amax((1, 2))
-    distance = square.where(denser, torch.inf).amin(-1)
+    is_no_denser = rank[:, None, :] >= rank[:, :, None]
+    distance = square.masked_fill_(is_no_denser, torch.inf).amin(-1)
     distance = distance.where(distance.isfinite(), farthest[:, None]).sqrt()
     tiny = torch.finfo(points.dtype).tiny
     return (log_density + distance.clamp(min=tiny).log()).where(valid, -torch.inf)

@@ -6,29 +6,36 @@ an anchor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
-from streamvlm.compressors import _fastvid, _merge, _ops, _peaks
+from streamvlm.compressors import _fastvid, _fastvid_merge, _merge, _ops
 from streamvlm.errors import BadOption
 from streamvlm.types import VisualTokens
+
+Variant = Literal["llava_onevision", "llava_video", "qwen2_5_vl"]
+Compat = Literal["fixed", "official"]
 
 
 @dataclass(frozen=True)
 class FastVID:
     """Keep attended tokens, merge the rest at density peaks (FastVID, NeurIPS 2025, 2503.11187).
 
-    As published for LLaVA-OneVision: the clip is cut into segments where neighbouring frame
-    vectors differ. Every step keeps the tokens that receive the most attention. In each segment
-    the last step and every `anchor_every`-th before it are anchors; the density peaks among an
-    anchor's other tokens are targets, and every token of the segment that was not kept joins the
-    most similar target of each anchor. The target then becomes
-    `mix`·itself + (1 − `mix`)·(mean of itself and the tokens that joined it).
+    The clip is cut into segments where neighbouring frame vectors differ. Every step keeps the
+    tokens that receive the most attention. In each segment the last step and every
+    `anchor_every`-th before it are anchors; the density peaks among an anchor's other tokens are
+    targets, and every token of the segment that was not kept joins the most similar target of
+    each anchor. The target then becomes `mix`·itself + (1 − `mix`)·(mean of itself and the tokens
+    that joined it). That is the variant for LLaVA-OneVision. The others differ from it:
+
+    - `llava_video`: the mean is of the tokens that joined only, and a target counts at least as
+      much as each of them. The defaults are the published ones.
+    - `qwen2_5_vl`: of consecutive steps of a segment that are at least `ignore_above` alike only
+      the last holds tokens, and anchors are counted over such steps; the others hold only what
+      those cannot. Published with `keep` 0.27 and `threshold` 0.84.
 
     The budget round(keep·N) is met exactly: it is dealt out by largest remainders to steps,
     segments and anchors; what the anchors cannot hold becomes attended tokens. With a anchors in
@@ -42,6 +49,10 @@ class FastVID:
     so that fewer tokens than asked may come out; seeded noise breaks ties; targets join one
     another and count twice in their own mean if `mix` is small; dense input only, and refused
     where that code crashes. `weight`, which it does not know, is filled in as above.
+    There `llava_video` rounds per segment, and its first steps and anchors take the remainder;
+    targets join those of other anchors only. (The clip size fixed in that code is that of the
+    clip here; it drops the newline column before.) `qwen2_5_vl` counts steps that are alike as
+    one, which makes the budget smaller, and drops the tokens of all but the last.
     """
 
     keep: float = 0.1
@@ -56,7 +67,11 @@ class FastVID:
     """Steps from one anchor to the next."""
     mix: float = 0.6
     """How much of a merged token is the target itself beside the mean, 0–1."""
-    compat: Literal["fixed", "official"] = "fixed"
+    variant: Variant = "llava_onevision"
+    """Which of the published methods."""
+    ignore_above: float = 0.95
+    """Of steps whose frame vectors are at least so similar only the last holds tokens (Qwen)."""
+    compat: Compat = "fixed"
     """Whether to meet the budget and the edge cases, or to repeat the published code."""
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "frame_vector"})
 
@@ -67,8 +82,10 @@ class FastVID:
         for name in ("segments", "anchor_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
-        if self.compat not in ("fixed", "official"):
-            raise ValueError(f"compat must be 'fixed' or 'official', found {self.compat!r}")
+        for name, known in (("variant", Variant), ("compat", Compat)):
+            if getattr(self, name) not in get_args(known):
+                names = ", ".join(get_args(known))
+                raise ValueError(f"{name} must be one of {names}, found {getattr(self, name)!r}")
 
     def __call__(self, tokens: VisualTokens, previous: VisualTokens | None = None) -> VisualTokens:
         """Keep and merge to round(keep·N) tokens.
@@ -89,40 +106,54 @@ class FastVID:
         present, step, count = torch.unique_consecutive(
             tokens.position[:, 0], return_inverse=True, return_counts=True
         )
-        plan = self._plan(tokens, self._segment_ends(frame_vector[present]), count.tolist())
+        segments = self._segments(frame_vector[present], count.tolist())
+        plan = self._plan(tokens, segments)
         salient = torch.tensor(plan.salient, device=step.device)
         is_salient = _ops.ranks_within(attention, step) < salient[step]
-        targets = self._targets(tokens, plan, is_salient)
+        is_left = ~is_salient
+        noise = None
+        if self.compat == "official":
+            is_left &= torch.tensor(segments.holds, device=step.device)[step]
+            noise = _official_noise(is_left)
+        targets = _fastvid_merge.targets(tokens, plan.anchors(), is_salient, noise)
         is_kept = is_salient.index_fill(0, targets, True)
         kept = is_kept.nonzero().flatten()
         if not len(targets):
             return tokens.select(kept)
-        is_joining = ~(is_salient if self.compat == "official" else is_kept)
-        pieces = [
-            self._merged(tokens, targets[group.targets], group, is_joining)
-            for group in plan.groups()
-        ]
-        *merged, weight = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-        return _merge.with_merged(tokens, kept, targets, merged, weight)
+        is_joining = is_left if self.compat == "official" else ~is_kept
+        rule = _fastvid_merge.Rule(
+            mix=self.mix,
+            in_mean=self.variant != "llava_video",
+            official=self.compat == "official",
+        )
+        merged = _fastvid_merge.merge(tokens, plan, targets, is_joining, rule)
+        return _merge.with_merged(tokens, kept, targets, *merged)
 
-    def _segment_ends(self, frame_vector: torch.Tensor) -> list[int]:
-        """The steps at which segments end, exclusive, from the vectors (T, Dg) of the steps."""
+    def _segments(self, frame_vector: torch.Tensor, counts: list[int]) -> _fastvid.Segments:
+        """Cut where vectors (T, Dg) of neighbouring steps differ."""
         similarity = F.cosine_similarity(frame_vector[:-1], frame_vector[1:], dim=-1)
         is_cut = similarity < self.threshold
         is_cut[similarity.argsort(stable=True)[: self.segments - 1]] = True
-        return [cut + 1 for cut in is_cut.nonzero().flatten().tolist()] + [len(frame_vector)]
+        holds = torch.ones_like(is_cut)
+        if self.variant == "qwen2_5_vl":
+            holds = is_cut | ~(similarity >= self.ignore_above)
+        ends = [cut + 1 for cut in is_cut.nonzero().flatten().tolist()] + [len(frame_vector)]
+        return _fastvid.Segments(counts, ends, [*holds.tolist(), True])
 
-    def _plan(self, tokens: VisualTokens, ends: list[int], counts: list[int]) -> _fastvid.Plan:
+    def _plan(self, tokens: VisualTokens, segments: _fastvid.Segments) -> _fastvid.Plan:
         if self.compat == "fixed":
             budget = _ops.budget(self.keep, tokens)
-            return _fastvid.exact_plan(counts, ends, self.anchor_every, budget, self.context)
-        plan = _fastvid.official_plan(counts, ends, self.anchor_every, self.keep, self.context)
+            return _fastvid.exact_plan(segments, self.anchor_every, budget, self.context)
+        is_video = self.variant == "llava_video"
+        deal = _fastvid.official_video_plan if is_video else _fastvid.official_plan
+        plan = deal(segments, self.anchor_every, self.keep, self.context)
+        steps = list(zip(plan.counts, plan.salient, plan.context, strict=True))
         needs = {
             "dense tokens": tokens.is_dense,
-            f"at least {self.segments} steps": len(counts) >= self.segments,
-            "at least one token kept of each step": plan.salient[0] + max(plan.context) > 0,
-            "no more targets than an anchor has tokens": (
-                max(plan.context) <= counts[0] - plan.salient[0]
+            f"at least {self.segments} steps": len(steps) >= self.segments,
+            "at least one token kept of each step": any(kept + more for _, kept, more in steps),
+            "no more targets than an anchor has tokens": all(
+                more <= there - kept for there, kept, more in steps
             ),
         }
         if unmet := [need for need, is_met in needs.items() if not is_met]:
@@ -132,88 +163,9 @@ class FastVID:
             )
         return plan
 
-    def _targets(
-        self, tokens: VisualTokens, plan: _fastvid.Plan, is_salient: torch.Tensor
-    ) -> torch.Tensor:
-        """The tokens (Q,) int64 at the density peaks of all anchors, best first in each."""
-        device = is_salient.device
-        noise = _official_noise(is_salient) if self.compat == "official" else None
-        chosen = [torch.empty(0, dtype=torch.int64, device=device)]
-        for anchors in plan.anchors():
-            first_A1, count_A1, _ = torch.tensor(anchors, device=device).T[..., None]
-            column = torch.arange(max(anchor.tokens for anchor in anchors), device=device)
-            index_AP = (first_A1 + column).clamp(max=len(tokens) - 1)
-            score = _peaks.density_peaks(
-                _full(tokens.features[index_AP]),
-                (column < count_A1) & ~is_salient[index_AP],
-                None if noise is None else noise[index_AP],
-            )
-            ranked = index_AP.gather(1, score.argsort(dim=-1, descending=True, stable=True))
-            # How many to take is known here, so that no device has to be waited for.
-            take = [at * len(column) + i for at, one in enumerate(anchors) for i in range(one.size)]
-            chosen.append(ranked.flatten()[torch.tensor(take, device=device)])
-        return torch.cat(chosen)
 
-    def _merged(
-        self,
-        tokens: VisualTokens,
-        targets: torch.Tensor,
-        group: _fastvid.Group,
-        is_joining: torch.Tensor,
-    ) -> list[torch.Tensor]:
-        """New contents and weights (Q, …) of the targets of a few anchors of one segment."""
-        segment = [table[group.segment] for table in _merge.contents(tokens)]
-        old = [table[targets] for table in _merge.contents(tokens)]
-        nearest = _nearest_targets(segment[0], old[0], group.sizes)
-        # In units of 1/sharers, so that sums of thousands of shares stay exact.
-        share = is_joining[group.segment, None].repeat(1, len(group.sizes)).to(tokens.weight.dtype)
-        if self.compat == "fixed":
-            number = torch.arange(len(targets), device=targets.device)
-            ends = torch.tensor(list(accumulate(group.sizes)), device=targets.device)
-            itself = targets - group.segment.start, torch.searchsorted(ends, number, right=True)
-            nearest[itself] = number
-            share[itself] = group.sharers
-        share *= tokens.weight[group.segment, None]
-        row = torch.arange(len(share), device=share.device)[:, None].expand_as(share)
-        means, total = _merge.weighted_means(
-            segment, row.flatten(), nearest.flatten(), share.flatten(), len(targets)
-        )
-        own = torch.full_like(total, self.mix)
-        if self.compat == "official":
-            own = own.maximum(1 / (total + 1))
-            total = total.clamp(min=1)
-        blends = [
-            mean.lerp(_full(table), own.to(mean.dtype).view(-1, *(1 for _ in table.shape[1:])))
-            for mean, table in zip(means, old, strict=True)
-        ]
-        return [*blends, total / group.sharers]
-
-
-def _full(table: torch.Tensor) -> torch.Tensor:
-    """The same in float32 at least: half precision cannot hold sums and squares."""
-    return table.to(torch.promote_types(table.dtype, torch.float32))
-
-
-def _official_noise(is_salient: torch.Tensor) -> torch.Tensor:
-    """(N,) the published tie-break: one draw of U(0, 10⁻⁶) for all tokens not salient."""
-    count = int((~is_salient).sum())
-    draw = torch.rand(count, generator=torch.Generator().manual_seed(0)) * 1e-6
-    noise = torch.zeros(len(is_salient), device=is_salient.device)
-    return noise.masked_scatter(~is_salient, draw.to(noise.device))
-
-
-def _nearest_targets(
-    segment_RD: torch.Tensor, target_QD: torch.Tensor, sizes: Sequence[int]
-) -> torch.Tensor:
-    """For each token and anchor its most similar target (R, A) int64, by cosine."""
-    device = segment_RD.device
-    end_A1 = torch.tensor(list(accumulate(sizes)), device=device)[:, None]
-    first_A1 = end_A1 - torch.tensor(sizes, device=device)[:, None]
-    # An anchor with fewer targets repeats its last one: a fixed width needs no loop over anchors.
-    column_AQ = (first_A1 + torch.arange(max(sizes), device=device)).minimum(end_A1 - 1)
-    unit_QD = F.normalize(_full(target_QD), dim=1)
-    # The length of the tokens themselves does not change which target is nearest.
-    similarity = _full(segment_RD) @ unit_QD[column_AQ.flatten()].T
-    nearest_RA = similarity.view(len(segment_RD), *column_AQ.shape).argmax(-1)
-    nearest: torch.Tensor = column_AQ[torch.arange(len(sizes), device=device), nearest_RA]
-    return nearest
+def _official_noise(is_left: torch.Tensor) -> torch.Tensor:
+    """(N,) the published tie-break: one draw of U(0, 10⁻⁶) for all tokens left to merge."""
+    draw = torch.rand(int(is_left.sum()), generator=torch.Generator().manual_seed(0)) * 1e-6
+    noise = torch.zeros(len(is_left), device=is_left.device)
+    return noise.masked_scatter(is_left, draw.to(noise.device))

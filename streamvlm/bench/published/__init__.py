@@ -1,0 +1,1 @@
+"""Published methods the way their authors compute them, for comparison."""
