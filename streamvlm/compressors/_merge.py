@@ -143,4 +143,9 @@ def join(tokens: VisualTokens, head: torch.Tensor, is_joining: torch.Tensor) -> 
     row = (is_head | is_joining).nonzero().flatten()
     group = torch.searchsorted(kept, head[row])
     merged, weight = weighted_means(contents(tokens), row, group, tokens.weight[row], len(kept))
-    return with_merged(tokens, kept, kept, merged, weight)
+    # Every head has new features: only the other fields are worth selecting.
+    bare = replace(tokens, features=tokens.features[:, :0], deepstack=None).select(kept)
+    features, *deepstack = (new.to(tokens.features.dtype) for new in merged)
+    return replace(
+        bare, features=features, weight=weight, deepstack=deepstack[0] if deepstack else None
+    )
