@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from streamvlm.engine import Limits, Storage, StreamVLM
+from streamvlm.engine import Storage, StreamVLM
 from streamvlm.errors import ConfigError
 from streamvlm.ingest import Stages
 from streamvlm.plugins import Recipe, check_options, complete_options, names, nearest
+from streamvlm.recall import Limits
 from streamvlm.video.sources import Sampling
 
 _SECTIONS = {
@@ -26,8 +27,13 @@ _SECTIONS = {
     "compressor": "compressors",
     "embedder": "embedders",
     "answerer": "models",
+    "focus": "compressors",
+    "reducer": "reducers",
 }
 """Each section that chooses a plug-in, and the kind it chooses from."""
+
+AT_ANSWER_TIME = frozenset({"question"})
+"""The cues of stored tokens: those that are made anew for each question."""
 
 _SETTINGS: Mapping[str, type[Any]] = {"source": Sampling, "memory": Storage, "answer": Limits}
 """Each section that has options only, and the dataclass whose fields they are."""
@@ -44,8 +50,9 @@ class Config:
     """
 
     recipes: Mapping[str, Recipe]
-    """The plug-in of each section: dedupe, clips, model, compressor, embedder, and of `answerer`
-    where another part than the model answers."""
+    """The plug-in of each section: dedupe, clips, model, compressor, embedder, of `answerer` where
+    another part than the model answers, of `focus` where found tokens are compressed again, and of
+    `reducer` where tokens leave inside the language model."""
     sampling: Sampling = field(default_factory=Sampling)
     """The section `source`."""
     storage: Storage = field(default_factory=Storage)
@@ -54,23 +61,13 @@ class Config:
     """The section `answer`."""
 
     def __post_init__(self) -> None:
-        model, compressor = self.recipes["model"], self.recipes["compressor"]
         self._check_roles()
-        offered, needed = model.plugin.cues, compressor.plugin.needs
-        if missing := needed - offered:
-            gives = ", ".join(sorted(offered)) or "none"
-            others = [
-                name
-                for name in names("compressors")
-                if Recipe("compressors", name).plugin.needs <= offered
-            ]
-            raise ConfigError(
-                f"{compressor.name} needs the cue {', '.join(sorted(missing))}, which "
-                f"{model.name} does not give (it gives: {gives}); use one of: {', '.join(others)}"
-            )
+        self._check_cues()
+        self._check_focus()
         # These load no weights: a value out of range is best known before anything is stored.
-        for section in ("dedupe", "clips", "compressor"):
-            self.recipes[section].build()
+        for section in ("dedupe", "clips", "compressor", "focus", "reducer"):
+            if section in self.recipes:
+                self.recipes[section].build()
         answerer = self.recipes.get("answerer")
         if answerer is not None and not hasattr(answerer.plugin, "encode"):
             self._check_tokens(answerer.build())
@@ -92,6 +89,48 @@ class Config:
             raise ConfigError(
                 f"{speaker.name} does not answer; name one that does in the section answerer"
             )
+        if "reducer" in self.recipes and not hasattr(speaker.plugin, "reduce_with"):
+            raise ConfigError(
+                f"{speaker.name} runs its language model where the section reducer cannot reach; "
+                "leave out that section, or the section answerer"
+            )
+
+    def _check_cues(self) -> None:
+        model, compressor = self.recipes["model"], self.recipes["compressor"]
+        offered, needed = model.plugin.cues, compressor.plugin.needs
+        missing = needed - offered
+        if missing and needed <= AT_ANSWER_TIME:
+            raise ConfigError(
+                f"{compressor.name} needs the question, which is not known when a video is watched;"
+                " name it in the section focus, and in the section compressor one that needs none, "
+                "such as uniform"
+            )
+        if missing:
+            raise ConfigError(
+                f"{compressor.name} needs the cue {_listed(missing)}, which {model.name} does not "
+                f"give (it gives: {_listed(offered)}); use one of: {_fed_by(offered)}"
+            )
+
+    def _check_focus(self) -> None:
+        focus, speaker = self.recipes.get("focus"), self.recipes["model"]
+        if focus is None:
+            return
+        speaker = self.recipes.get("answerer", speaker)
+        if not hasattr(speaker.plugin, "with_question"):
+            raise ConfigError(
+                f"{speaker.name} cannot compare stored tokens with a question, so the section "
+                "focus has nothing to choose by; leave out that section, or the section answerer"
+            )
+        if missing := focus.plugin.needs - AT_ANSWER_TIME:
+            raise ConfigError(
+                f"{focus.name} needs the cue {_listed(missing)}, which stored tokens do not carry; "
+                f"use in the section focus one of: {_fed_by(AT_ANSWER_TIME)}"
+            )
+        if "keep" not in complete_options(focus.plugin, focus.options):
+            raise ConfigError(
+                f"{focus.name} has no option keep, by which the section focus shares out a budget; "
+                f"use one of: {_fed_by(AT_ANSWER_TIME)}"
+            )
 
     def _check_tokens(self, answerer: Any) -> None:
         """Refuse tokens that the answerer could not use, before any is made."""
@@ -110,8 +149,18 @@ class Config:
         Args:
             memory: the folder to keep what is ingested; None for a temporary one.
         """
-        stages = Stages(sampling=self.sampling, **self.recipes)
+        stages = Stages(self.sampling, self.recipes)
         return StreamVLM(stages, memory, storage=self.storage, limits=self.limits)
+
+
+def _listed(cues: frozenset[str]) -> str:
+    return ", ".join(sorted(cues)) or "none"
+
+
+def _fed_by(cues: frozenset[str]) -> str:
+    """The compressors that can work with these cues."""
+    every = (Recipe("compressors", name) for name in names("compressors"))
+    return ", ".join(recipe.name for recipe in every if recipe.plugin.needs <= cues)
 
 
 def shipped() -> dict[str, Path]:

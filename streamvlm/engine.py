@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
-from streamvlm.errors import BadOption
+from streamvlm.focus import Asked, focused, widened
 from streamvlm.illustrate import illustrate, tokens_read
 from streamvlm.ingest import Ingested, Progress, Stages, ingest_each
 from streamvlm.memory.folder import is_memory
 from streamvlm.memory.store import Identity, Memory
-from streamvlm.recall import match_stream, recall
+from streamvlm.recall import Limits, match_stream, recall
 from streamvlm.stopwatch import Stopwatch
 from streamvlm.types import Answer, Coverage, Evidence, Query, Usage, Word
 from streamvlm.verify import Verdict, verify
@@ -25,20 +25,6 @@ MOMENTS = 8
 
 NOTHING_FOUND = "Nothing in the memory lies within those limits."
 """The answer when no record is allowed by the query's streams and times."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is read to answer a question, where the question does not say."""
-
-    max_records: int = 8
-    """Records at the most."""
-    max_tokens: int = 4096
-    """Visual tokens at the most."""
-
-    def __post_init__(self) -> None:
-        if self.max_records < 1 or self.max_tokens < 1:
-            raise BadOption("answer: max_records and max_tokens must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +178,7 @@ class StreamVLM:
             ModelError: the weights cannot be loaded.
         """
         query, watch = self._as_query(question), Stopwatch()
-        evidence = self._retrieve(query, watch)
+        evidence = self._read(query, watch)
         words: list[Word] = []
         for word in self._speak(query, evidence, watch):
             words.append(word)
@@ -218,7 +204,7 @@ class StreamVLM:
             question: words, or a query with limits.
         """
         query, watch = self._as_query(question), Stopwatch()
-        return self._speak(query, self._retrieve(query, watch), watch)
+        return self._speak(query, self._read(query, watch), watch)
 
     def streams(self) -> list[str]:
         """The ids of the streams in the memory; none if there is no memory yet."""
@@ -265,6 +251,19 @@ class StreamVLM:
         if first is not None:
             yield first
             yield from watch.items("more_words", words)
+
+    def _read(self, query: Query, watch: Stopwatch) -> tuple[Evidence, ...]:
+        """What the answerer reads: what was found, cut down by the focus if there is one."""
+        focus = self.stages.focus
+        if focus is None:
+            return self._retrieve(query, watch)
+        found = self._retrieve(widened(query, focus), watch)
+        if not found:
+            return ()
+        with watch.stage("load"):
+            answerer = cast(Asked, self.stages.answerer)
+        with watch.stage("focus"):
+            return focused(found, focus, answerer, query)
 
     def _retrieve(self, query: Query, watch: Stopwatch) -> tuple[Evidence, ...]:
         with watch.stage("load"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,73 +58,77 @@ class Stages:
     """The parts of the flow, each built when it is first used.
 
     So `search` loads no language model and `verify` loads no weights at all.
+
+    Args:
+        sampling: the section `source`.
+        recipes: the plug-in of each other section, as in `Config`.
     """
 
-    def __init__(
-        self,
-        *,
-        sampling: Sampling,
-        dedupe: Recipe,
-        clips: Recipe,
-        model: Recipe,
-        compressor: Recipe,
-        embedder: Recipe,
-        answerer: Recipe | None = None,
-    ) -> None:
-        self.sampling, self._answerer = sampling, answerer
-        self._dedupe, self._clips, self._model = dedupe, clips, model
-        self._compressor, self._embedder = compressor, embedder
+    def __init__(self, sampling: Sampling, recipes: Mapping[str, Recipe]) -> None:
+        self.sampling, self._recipes = sampling, recipes
 
     @cached_property
     def dedupe(self) -> FrameFilter:
         """Drops frames that show nothing new."""
-        built: FrameFilter = self._dedupe.build()
+        built: FrameFilter = self._recipes["dedupe"].build()
         return built
 
     @cached_property
     def clips(self) -> Clipper:
         """Groups frames into clips."""
-        built: Clipper = self._clips.build()
+        built: Clipper = self._recipes["clips"].build()
         return built
 
     @cached_property
     def compressor(self) -> Compressor:
         """Gives fewer tokens."""
-        built: Compressor = self._compressor.build()
+        built: Compressor = self._recipes["compressor"].build()
         return built
 
     @cached_property
     def embedder(self) -> Embedder:
         """Makes search keys."""
-        built: Embedder = self._embedder.build()
+        built: Embedder = self._recipes["embedder"].build()
         return built
 
     @cached_property
     def model(self) -> VideoLLM:
         """Encodes clips with the cues that the compressor needs, and answers."""
-        cues = tuple(sorted(self._compressor.plugin.needs))
-        options = {**self._model.options, "with_cues": cues}
-        built: VideoLLM = Recipe("models", self._model.name, options).build()
+        model = self._recipes["model"]
+        cues = tuple(sorted(self._recipes["compressor"].plugin.needs))
+        built: VideoLLM = replace(model, options={**model.options, "with_cues": cues}).build()
+        if "answerer" not in self._recipes:
+            self._reduce(built)
         return built
+
+    @property
+    def focus(self) -> Recipe | None:
+        """Compresses what was found once more, with the question in hand; None for not at all."""
+        return self._recipes.get("focus")
 
     @cached_property
     def answerer(self) -> Answerer:
         """Reads evidence and speaks: the model itself, unless another part is named for it."""
-        if self._answerer is None:
+        if "answerer" not in self._recipes:
             return self.model
-        built: Answerer = self._answerer.build()
+        built: Answerer = self._recipes["answerer"].build()
+        self._reduce(built)
         return built
+
+    def _reduce(self, speaker: Any) -> None:
+        if "reducer" in self._recipes:
+            speaker.reduce_with(self._recipes["reducer"].build())
 
     @property
     def uses_demo_model(self) -> bool:
         """True if answers come from the checkpoint that ships."""
-        speaker = self._answerer or self._model
+        speaker = self._recipes.get("answerer", self._recipes["model"])
         return complete_options(speaker.plugin, speaker.options).get("weights") == "demo"
 
     @property
     def settings(self) -> str:
         """What decides the content of a record, as canonical JSON."""
-        parts = (self._dedupe, self._clips, self._compressor)
+        parts = [self._recipes[section] for section in ("dedupe", "clips", "compressor")]
         chosen = {
             part.kind: {"name": part.name, **complete_options(part.plugin, part.options)}
             for part in parts

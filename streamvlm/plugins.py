@@ -20,7 +20,7 @@ from typing import Any, Literal, Union
 
 from streamvlm.errors import BadOption, UnknownPlugin
 
-KINDS = ("models", "compressors", "embedders", "dedupe", "clips")
+KINDS = ("models", "compressors", "reducers", "embedders", "dedupe", "clips")
 """The kinds of plug-in, each named after the folder that holds it."""
 
 _FOLDERS = {"dedupe": "video.dedupe", "clips": "video.clips"}

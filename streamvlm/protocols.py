@@ -1,4 +1,4 @@
-"""What plugs in: eight small protocols, with nothing to inherit from.
+"""What plugs in: nine small protocols, with nothing to inherit from.
 
 Importing this module loads neither torch nor numpy.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+from streamvlm.reduction import Plan, Signal, VisualRows
 from streamvlm.types import Clip, Evidence, Frame, Query, VisualTokens, Word
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
 
@@ -79,6 +81,30 @@ class Compressor(Protocol):
 
     def __call__(self, tokens: VisualTokens, previous: VisualTokens | None = None) -> VisualTokens:
         """Give fewer tokens."""
+
+
+@runtime_checkable
+class Reducer(Protocol):
+    """Drops or merges visual tokens inside a language model, while it reads a prompt."""
+
+    wants: ClassVar[Signal]
+    """The attention it decides by."""
+
+    def layers(self, depth: int, lowest: int) -> tuple[int, ...]:
+        """Before which layers of a model it is asked, increasing.
+
+        Args:
+            depth: how many layers the model has.
+            lowest: the first layer at which rows may leave; layers that nobody chose start there.
+        """
+
+    def plan(self, rows: VisualRows, signal: torch.Tensor | None) -> Plan:
+        """Decide at one layer: a pure function.
+
+        Args:
+            rows: V ≥ 1 visual rows about to enter the layer.
+            signal: (V,) float32, what it `wants`; None for `none`, or with no layer below.
+        """
 
 
 @runtime_checkable

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamvlm.errors import MemoryStoreError
+from streamvlm.errors import BadOption, MemoryStoreError
 from streamvlm.memory.retrieve import LOOK_AT, load_intact, retrieve
 from streamvlm.memory.store import Hit, Memory, StreamInfo
 from streamvlm.moments import Moment, moments
@@ -25,6 +25,20 @@ if TYPE_CHECKING:
 
 _TOUCH = 1e-3
 """Seconds; a record that ends at a time is found by a window of this width before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is read to answer a question, where the question does not say."""
+
+    max_records: int = 8
+    """Records at the most."""
+    max_tokens: int = 4096
+    """Visual tokens at the most."""
+
+    def __post_init__(self) -> None:
+        if self.max_records < 1 or self.max_tokens < 1:
+            raise BadOption("answer: max_records and max_tokens must be at least 1")
 
 
 def recall(

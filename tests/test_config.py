@@ -91,20 +91,66 @@ def test_an_override_must_be_an_assignment(assignment):
         load(overrides=[assignment])
 
 
-def test_a_compressor_that_needs_a_cue_the_model_does_not_give_is_refused(tmp_path, monkeypatch):
-    """By a real plug-in of another package."""
-    (tmp_path / "needy_method.py").write_text(
-        "class Needy:\n"
-        '    """Needs the question; made for this test."""\n'
-        '    needs = frozenset({"question"})\n'
-    )
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Real plug-ins of another package, by what they need."""
+    needs = {"curious": "question", "keyed": "keys", "both": "question keys", "odd": "question"}
+    code = [
+        f"class {name.title()}:\n"
+        f'    """Needs {words}; made for this test."""\n'
+        f"    needs = frozenset({words.split()})\n"
+        f"    def __init__(self, {'share' if name == 'odd' else 'keep'}: float = 0.25): ...\n"
+        for name, words in needs.items()
+    ]
+    (tmp_path / "needy_method.py").write_text("\n".join(code))
     info = tmp_path / "needy-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: needy\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[streamvlm.compressors]\nneedy = needy_method:Needy\n")
+    points = "\n".join(f"{name} = needy_method:{name.title()}" for name in needs)
+    (info / "entry_points.txt").write_text(f"[streamvlm.compressors]\n{points}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match=r"needy needs the cue question.*use one of: .*fastvid"):
-        load(overrides=["compressor.name=needy"])
+
+
+def test_a_compressor_that_needs_a_cue_the_model_does_not_give_is_refused(package):
+    with pytest.raises(ConfigError, match=r"both needs the cue question.*use one of: .*fastvid"):
+        load(overrides=["compressor.name=both"])
+
+
+def test_a_compressor_that_needs_the_question_is_sent_to_the_section_focus(package):
+    with pytest.raises(ConfigError, match=r"curious needs the question.* in the section focus"):
+        load(overrides=["compressor.name=curious"])
+    assert load(overrides=["focus.name=curious"]).recipes["focus"].name == "curious"
+
+
+@pytest.mark.parametrize("name", ["keyed", "both"])
+def test_a_focus_may_need_only_the_question(package, name):
+    with pytest.raises(ConfigError, match=rf"{name} needs the cue keys, which stored .*uniform"):
+        load(overrides=[f"focus.name={name}"])
+
+
+def test_a_focus_has_a_share_to_keep(package):
+    with pytest.raises(ConfigError, match="odd has no option keep"):
+        load(overrides=["focus.name=odd"])
+
+
+def test_there_is_no_focus_unless_one_is_named():
+    assert "focus" not in load().recipes
+    with load().build() as plain, load(overrides=["focus.name=uniform"]).build() as other:
+        assert plain.stages.focus is None
+        assert other.stages.focus is not None
+        assert plain.stages.settings == other.stages.settings  # the memory is the same
+
+
+def test_a_value_out_of_range_of_a_focus_is_refused():
+    with pytest.raises(BadOption, match="keep must be"):
+        load(overrides=["focus.name=uniform", "focus.keep=2"])
+
+
+@pytest.mark.parametrize("send", ["images", "tokens"])
+def test_a_focus_needs_an_answerer_that_knows_words_and_tokens(send):
+    focus = ["focus.name=uniform", f"answerer.send={send}"]
+    with pytest.raises(ConfigError, match=r"openai cannot compare .* leave out that section"):
+        of_model("internvl", *SERVER, "compressor.name=uniform", *focus)
 
 
 SERVER = ["answerer.name=openai", "answerer.url=http://localhost:1/v1", "answerer.model=a"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import streamvlm
 from streamvlm.engine import NOTHING_FOUND
@@ -159,6 +160,49 @@ def test_a_token_budget_is_kept(memory_folder):
     with streamvlm.load(memory=memory_folder) as vlm:
         query = replace(vlm.query("a red square"), max_tokens=20, max_records=8)
         assert 0 < vlm.ask(query).usage.tokens_read <= 20
+
+
+FOCUS = ["focus.name=mmtok", "focus.keep=0.25", "answer.max_records=4", "answer.max_tokens=72"]
+
+
+def test_a_focus_reads_more_records_for_the_same_budget(memory_folder):
+    plain = ["answer.max_records=4", "answer.max_tokens=72"]
+    with streamvlm.load(memory=memory_folder, overrides=plain) as vlm:
+        without = vlm.ask("Is there a red square?")
+    with streamvlm.load(memory=memory_folder, overrides=FOCUS) as vlm:
+        answer = vlm.ask("Is there a red square?")
+        streamed = "".join(map(str, vlm.ask_stream("Is there a red square?"))).strip()
+        found = vlm.search("Is there a red square?")
+    assert len(answer.evidence) > len(without.evidence)
+    read = sum(len(each.record.tokens) for each in answer.evidence)
+    assert answer.usage.tokens_read == read <= 72
+    assert answer.query.max_tokens == 72
+    assert "focus" in answer.usage.milliseconds
+    assert "focus" not in without.usage.milliseconds
+    assert streamed == answer.text
+    stored = {each.record.id: each.record.tokens for each in found}
+    for each in answer.evidence:  # nothing but stored tokens at their own places
+        kept = each.record.tokens
+        index = torch.isin(stored[each.record.id].flat_index, kept.flat_index)
+        assert torch.equal(stored[each.record.id].select(index).features, kept.features)
+
+
+def test_another_question_keeps_other_tokens(memory_folder):
+    overrides = ["focus.name=mmtok", "focus.keep=0.1"]
+    with streamvlm.load(memory=memory_folder, overrides=overrides) as vlm:
+        query = vlm.query("Is there a red square?", since=8.0, until=16.0)
+        one = vlm.ask(query)
+        other = vlm.ask(replace(query, text="When does the blue circle disappear?"))
+    places = [answer.evidence[0].record.tokens.flat_index.tolist() for answer in (one, other)]
+    assert one.evidence[0].record.id == other.evidence[0].record.id
+    assert places[0] != places[1]
+
+
+def test_a_focus_finds_nothing_where_there_is_nothing(memory_folder):
+    with streamvlm.load(memory=memory_folder, overrides=FOCUS) as vlm:
+        never = vlm.ask(vlm.query("a red square", since=1e6))
+    assert never.text == NOTHING_FOUND
+    assert never.usage.tokens_read == 0
 
 
 def test_a_search_gives_more_moments_than_an_answer_reads(memory_folder):

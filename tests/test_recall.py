@@ -10,10 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 from streamvlm.cli import app
+from streamvlm.focus import focused, widened
 from streamvlm.memory.store import Identity, Memory, StreamInfo
+from streamvlm.plugins import Recipe
 from streamvlm.recall import recall
 from streamvlm.stopwatch import Stopwatch
-from streamvlm.types import Coverage, MemoryRecord, Query, Span, VisualTokens
+from streamvlm.types import Coverage, Evidence, MemoryRecord, Query, Span, VisualTokens
 
 WIDTH = 64
 HALL, YARD = "/videos/hall.mp4", "/videos/yard.mp4"
@@ -221,6 +223,76 @@ def test_a_still_scene_stays_within_the_budget_of_a_query_about_several_streams(
     assert found(memory, "What is there?", since=20.0, max_records=8) == [0, 1, 2]
     evidence = recall(memory, Ear(), Query("What is there?", since=20.0, max_tokens=2), Stopwatch())
     assert sum(len(each.record.tokens) for each in evidence) <= 2
+
+
+class Reader:
+    """Its only word is like a token's number: the last is the most alike."""
+
+    def with_question(self, tokens, text):
+        alike = torch.linspace(-1, 1, len(tokens))[:, None]
+        return replace(tokens, cues={"question": alike})
+
+
+def sized(*sizes: int) -> list[Evidence]:
+    """Records of so many tokens each, the first the least relevant."""
+    return [
+        Evidence(
+            record(n, (n * 9.0, n * 9.0 + 9), tuple(float(i) for i in range(size)), 0.1), 0.1 * n
+        )
+        for n, size in enumerate(sizes)
+    ]
+
+
+UNIFORM = Recipe("compressors", "uniform", {"keep": 0.25})
+
+
+def counts(evidence) -> list[int]:
+    return [len(each.record.tokens) for each in evidence]
+
+
+def test_a_focus_lets_more_be_found_than_is_read(hall):
+    query = Query("What is there?", max_records=10, max_tokens=8)
+    assert widened(query, UNIFORM).max_tokens == 32
+    found = recall(hall, Ear(), widened(query, UNIFORM), Stopwatch())
+    assert counts(found) == [8, 8, 8, 8]
+    read = focused(found, UNIFORM, Reader(), query)
+    assert counts(read) == [2, 2, 2, 2]
+    assert [each.record.id for each in read] == [each.record.id for each in found]
+    assert [each.score for each in read] == [each.score for each in found]
+    assert len(recall(hall, Ear(), query, Stopwatch())) == 1
+
+
+def test_records_share_one_budget_by_their_size():
+    # A quarter of 100 tokens; one for each record and 22 of 97 by largest remainders:
+    # 4/97·22 = 0.9, 33/97·22 = 7.5, 60/97·22 = 13.6.
+    query = Query("where?", max_tokens=1000)
+    assert counts(focused(sized(5, 34, 61), UNIFORM, Reader(), query)) == [2, 8, 15]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 10, 23, 24, 25, 26, 100])
+def test_what_is_read_never_exceeds_the_budget_of_the_query(most):
+    read = focused(sized(1, 1, 34, 64), UNIFORM, Reader(), Query("where?", max_tokens=most))
+    assert sum(counts(read)) == min(most, 25)
+    assert min(counts(read)) >= 1
+
+
+def test_of_more_records_than_tokens_the_best_are_read():
+    read = focused(sized(4, 4, 4), UNIFORM, Reader(), Query("where?", max_tokens=2))
+    assert [each.score for each in read] == [0.1, 0.2]
+    assert counts(read) == [1, 1]
+
+
+def test_records_of_one_token_are_all_read():
+    assert counts(focused(sized(1, 1, 1), UNIFORM, Reader(), Query("where?"))) == [1, 1, 1]
+
+
+def test_the_question_decides_what_is_kept_of_a_record():
+    recipe = Recipe("compressors", "mmtok", {"keep": 0.125})
+    (read,) = focused(sized(8), recipe, Reader(), Query("where?"))
+    assert read.record.tokens.position[:, 0].tolist() == [7]
+    assert read.record.tokens.cues == {}
+    (whole,) = focused(sized(8), Recipe("compressors", "mmtok", {"keep": 1}), Reader(), Query("a"))
+    assert len(whole.record.tokens) == 8
 
 
 def test_a_film_is_read_at_the_time_that_is_asked_about(tmp_path, shapes_film: Path):

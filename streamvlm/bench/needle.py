@@ -31,8 +31,9 @@ from streamvlm.bench.world import Film
 from streamvlm.bench.world.drawing import write_film
 from streamvlm.bench.world.needles import plan_needles
 from streamvlm.config import Config
-from streamvlm.engine import Limits, StreamVLM
+from streamvlm.engine import StreamVLM
 from streamvlm.memory.store import Memory
+from streamvlm.recall import Limits
 from streamvlm.types import Evidence
 
 FPS, SIZE = 1, 192

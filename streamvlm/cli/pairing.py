@@ -23,21 +23,31 @@ def facts(kind: str, name: str) -> Facts:
 
     Returns:
         Of a model, the cues it `gives`, None if it makes no tokens. Of a compressor, the cues it
-        `needs`, and the installed models that it `works_with`. Of others, nothing.
+        `needs`, the `sections` that may name it (`focus` works at answer time, when the question
+        is known), and the installed models that it `works_with`. Of others, nothing.
     """
     plugin = registry.find(kind, name)
     if kind == "models":
         return {"gives": sorted(plugin.cues) if hasattr(plugin, "encode") else None}
     if kind == "compressors":
-        return {"needs": sorted(plugin.needs), "works_with": _partners(plugin.needs)}
+        # Here, because it imports torch, which `--help` does not wait for.
+        from streamvlm.config import AT_ANSWER_TIME
+
+        sections = ["compressor"] if AT_ANSWER_TIME.isdisjoint(plugin.needs) else []
+        sections += ["focus"] if plugin.needs <= AT_ANSWER_TIME else []
+        partners = _partners(plugin.needs, AT_ANSWER_TIME)
+        return {"needs": sorted(plugin.needs), "sections": sections, "works_with": partners}
     return {}
 
 
 def sentence(known: Facts) -> str:
     """`facts` as a line of text; empty if there are none.
 
-    >>> sentence({"needs": ["attention", "keys"], "works_with": ["internvl"]})
+    >>> needs, partners = ["attention", "keys"], ["internvl"]
+    >>> sentence({"needs": needs, "sections": ["compressor"], "works_with": partners})
     'needs attention, keys; works with internvl'
+    >>> sentence({"needs": ["question"], "sections": ["focus"], "works_with": partners})
+    'needs question; works at answer time, in the section focus, with internvl'
     >>> sentence({"gives": None})
     'only answers, makes no tokens'
     """
@@ -49,15 +59,21 @@ def sentence(known: Facts) -> str:
     if "needs" in known:
         needed, partners = known["needs"] or (), known["works_with"] or ()
         fitting = ", ".join(partners) if needed else "every model"
-        return f"needs {', '.join(needed) or 'no cues'}; works with {fitting or 'no model here'}"
+        how = " at answer time, in the section focus," if known["sections"] == ["focus"] else ""
+        return (
+            f"needs {', '.join(needed) or 'no cues'}; works{how} with {fitting or 'no model here'}"
+        )
     return ""
 
 
-def _partners(needs: frozenset[str]) -> list[str]:
+def _partners(needs: frozenset[str], asked: frozenset[str]) -> list[str]:
     found = {name: _importable(name) for name in registry.names("models")}
-    return [
-        name for name, plugin in found.items() if hasattr(plugin, "encode") and needs <= plugin.cues
-    ]
+    given = {
+        name: plugin.cues | (asked if hasattr(plugin, "with_question") else frozenset())
+        for name, plugin in found.items()
+        if hasattr(plugin, "encode")
+    }
+    return [name for name, cues in given.items() if needs <= cues]
 
 
 def _importable(model: str) -> Any:

@@ -9,34 +9,29 @@ from all tokens equals the answer from pixels, and any subset of tokens can be r
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from streamvlm.errors import ModelError
 from streamvlm.models._evidence import Step, steps
+from streamvlm.models._eye import Eye
 from streamvlm.models._loading import loading
-from streamvlm.models._options import Options
 from streamvlm.models._places import Dense, Raster, Rule
 from streamvlm.models._prompt import Piece, Template, check_room, stored
-from streamvlm.models._seen import Seen, join
+from streamvlm.models._question import compared
+from streamvlm.models._seats import Seats, seats
 from streamvlm.models._speak import Voice
-from streamvlm.models._taps import Taps
-from streamvlm.pixels import PixelBudget, Preprocessing, pixel_batches, read_preprocessing
-from streamvlm.types import Clip, Evidence, Query, VisualTokens, Word
+from streamvlm.protocols import Reducer
+from streamvlm.types import Evidence, Query, VisualTokens, Word
 from streamvlm.weights import Checkpoint, enough_memory, open_checkpoint
 
 
 @dataclass(eq=False, kw_only=True)
-class VideoLM(Options):
+class VideoLM(Eye):
     """The eye and the mouth of one family. A family overrides the facts and the hooks.
 
     Raises:
@@ -51,8 +46,6 @@ class VideoLM(Options):
     """The `model_type`s of the checkpoints it runs."""
     modality: ClassVar[Literal["video", "image"]] = "video"
     """Under which name transformers takes the tokens back."""
-    step_frames: ClassVar[int] = 1
-    """Frames that become one time step."""
     wrap: ClassVar[tuple[str, str]] = ("", "")
     """What its chat template writes right around a video, and `layout` writes anew."""
     video: ClassVar[str] = ""
@@ -70,7 +63,7 @@ class VideoLM(Options):
         )
         architecture = self.architecture()
         _check_way_in(architecture)
-        self._how: Preprocessing = self.preprocessing(found.folder)
+        self._how = self.preprocessing(found.folder)
         tokenizer = found.tokenizer()
         more = loading(found, self.attention, self.quantisation)
         self.network = found.load(architecture, more)
@@ -92,17 +85,6 @@ class VideoLM(Options):
     @staticmethod
     def architecture() -> Any:
         """The class of transformers that runs these checkpoints; imported when asked for."""
-        raise NotImplementedError
-
-    def see(self, pixels: torch.Tensor) -> Seen:
-        """Look at some frames: the tower and the projector.
-
-        Args:
-            pixels: (B · step_frames, 3, h, w) float32 on the model's device.
-
-        Returns:
-            B time steps, each a pure function of its own frames.
-        """
         raise NotImplementedError
 
     def container(self, features: torch.Tensor, deepstack: torch.Tensor | None) -> Any:
@@ -128,52 +110,6 @@ class VideoLM(Options):
         """Where the tokens go with positions `full`; by default on one axis."""
         return Raster()
 
-    def preprocessing(self, folder: Path) -> Preprocessing:
-        """How the checkpoint wants its pictures; by default as its video processor's file says."""
-        return read_preprocessing(folder, "video", sized=True)
-
-    def budget(self) -> PixelBudget | None:
-        """What decides the size of pictures, if the checkpoint fixes none."""
-        return None
-
-    def pixels(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[torch.Tensor, int]]:
-        """Preprocess the frames of one clip.
-
-        All are resized to one size, which the first frame decides if the checkpoint fixes none.
-
-        Args:
-            images: T ≥ 1 pictures, (H, W, 3) uint8 each.
-
-        Yields:
-            Pixels of whole steps in batches of one size, (frames, 3, h, w) float32 on the CPU, and
-            how many frames of each are real.
-        """
-        whole = max(1, self.batch // self.step_frames) * self.step_frames
-        size = self._budget.size(*images[0].shape[:2]) if self._budget else None
-        return pixel_batches(images, self._how, whole, size)
-
-    def step_seconds(self, seconds: torch.Tensor) -> torch.Tensor:
-        """The time of each step: (B, step_frames) → (B,) float64 seconds; by default the mean."""
-        return seconds.mean(1)
-
-    def taps(self) -> Taps:
-        """Where the cues are read; called only if one other than `frame_vector` is wanted."""
-        raise NotImplementedError
-
-    @contextmanager
-    def listening(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Read the cues that are wanted while the tower runs inside the `with` block.
-
-        Yields:
-            A dictionary, empty until the block has ended; then {cue: (patches, …) float32} in the
-            order in which the tower's layers hold the patches.
-        """
-        if self._taps is None:
-            yield {}
-            return
-        with self._taps.watch(self.with_cues) as heard:
-            yield heard
-
     def check(self, found: Checkpoint) -> None:
         """Refuse a checkpoint whose files do not fit one another; by default none.
 
@@ -182,36 +118,6 @@ class VideoLM(Options):
         """
 
     # What a user of the model calls.
-
-    @property
-    def model(self) -> str:
-        """Fingerprint of weights and preprocessing: equal means tokens are interchangeable."""
-        return self._model
-
-    @torch.no_grad()
-    def encode(self, clip: Clip) -> VisualTokens:
-        """Turn one clip into dense tokens, `batch` frames at a time.
-
-        Args:
-            clip: F ≥ 1 frames of any size. If a step takes several, an odd last one is repeated.
-
-        Returns:
-            T·H·W tokens on the model's device, with the cues asked for.
-
-        Raises:
-            ModelError: the device has not enough memory.
-        """
-        images = [frame.image for frame in clip.frames]
-        parts = []
-        with enough_memory("encoding a clip", "set a smaller batch"):
-            for pixels, count in self.pixels(images):
-                seen = self.see(pixels.to(self.network.device))
-                parts.append(seen.first(math.ceil(count / self.step_frames)))
-            whole = join(parts)
-        seconds = torch.tensor([frame.seconds for frame in clip.frames], dtype=torch.float64)
-        filled = torch.cat([seconds, seconds[-1:].expand(-len(seconds) % self.step_frames)])
-        each = self.step_seconds(filled.reshape(-1, self.step_frames))
-        return whole.tokens(self.model, each)
 
     def prompt(self, query: Query, evidence: Sequence[Evidence]) -> dict[str, Any]:
         """What the language model is given: the arguments of the stock model's `forward`.
@@ -244,6 +150,23 @@ class VideoLM(Options):
             prompts[0]["mm_encoder_outputs"] = {self.modality: container}
         return prompts
 
+    def with_question(self, tokens: VisualTokens, text: str) -> VisualTokens:
+        """Say of stored tokens how near they are to the words of a question.
+
+        Args:
+            tokens: N tokens of this model.
+            text: the question; L words as the tokenizer cuts it.
+
+        Returns:
+            The same tokens with the cue `question`, (N, L) float32 cosines of their features with
+            the words' input embeddings.
+
+        Raises:
+            ModelError: the device has not enough memory.
+        """
+        with enough_memory("comparing tokens with the question", "ask with a smaller max_tokens"):
+            return compared(tokens, self._template.ids(text), self.network.get_input_embeddings())
+
     def _words(self, query: Query, pieces: Sequence[Piece]) -> dict[str, Any]:
         """Ids, places and mask of one prompt."""
         rule = self.rule() if self.positions == "full" else Dense(self.axes)
@@ -273,7 +196,7 @@ class VideoLM(Options):
             ModelError: at the call, if the tokens are of other weights or do not fit; while
                 listening, if the device has not enough memory.
         """
-        return self._voice.speak(self.prompt(query, evidence))
+        return self._voice.speak(self.prompt(query, evidence), self._seats(evidence))
 
     def answer_all(self, queries: Sequence[Query], evidence: Sequence[Evidence]) -> list[str]:
         """Answer several questions about the same evidence at once.
@@ -289,7 +212,28 @@ class VideoLM(Options):
             ModelError: the tokens are of other weights, do not fit, or the device has not enough
                 memory.
         """
-        return self._voice.speak_all(self._prompts(queries, evidence))
+        return self._voice.speak_all(self._prompts(queries, evidence), self._seats(evidence))
+
+    def reduce_with(self, reducer: Reducer | None) -> None:
+        """From the next answer on, drop or merge visual tokens inside the language model.
+
+        A reducer that asks the question reads the evidence anew for each; `answer_all` then
+        answers one by one.
+
+        Args:
+            reducer: what decides; None for nothing.
+
+        Raises:
+            ModelError: this model cannot let go of tokens between its layers, or not there.
+        """
+        self._voice = replace(self._voice, reducer=reducer)
+
+    def _seats(self, evidence: Sequence[Evidence]) -> Seats | None:
+        """What stands in the slots of a prompt, if somebody is there to choose among them."""
+        if self._voice.reducer is None:
+            return None
+        order = list(steps(evidence))
+        return seats(order, list(self.layout(order)))
 
 
 def _check_way_in(architecture: Any) -> None:

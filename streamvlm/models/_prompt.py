@@ -133,6 +133,10 @@ class Template:
             places.append(where)
         return _prompt(torch.cat(ids), torch.cat(places, dim=1))
 
+    def ids(self, question: str) -> torch.Tensor:
+        """(L,) int64: a user's words as the tokenizer cuts them, without the turn around them."""
+        return self._plain(Text(question, literal=True))
+
     def _joined(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
         """Neighbouring words as one text, so that they become the tokens of stock transformers.
 

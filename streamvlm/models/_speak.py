@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
-from streamvlm.models._reading import Reader, forward
+from streamvlm.models._reading import Reader
+from streamvlm.models._seats import Seats
 from streamvlm.models._speech import Speech
+from streamvlm.protocols import Reducer
 from streamvlm.types import Word
 from streamvlm.weights import enough_memory
 
@@ -35,10 +37,12 @@ class Voice:
     """0 takes the likeliest token; above, tokens are drawn with a fixed seed."""
     stop: tuple[str, ...] = ()
     """Words that end an answer; they are not said."""
+    reducer: Reducer | None = None
+    """What takes visual tokens out while a prompt is read; None for nothing."""
     _reader: Reader = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._reader = Reader(self.network, self.placeholders)
+        self._reader = Reader(self.network, self.placeholders, self.reducer)
 
     @property
     def stops(self) -> frozenset[int]:
@@ -47,7 +51,7 @@ class Voice:
         several = listed if isinstance(listed, list) else [listed]
         return frozenset({*several, self.tokenizer.eos_token_id} - {None})
 
-    def speak(self, inputs: Mapping[str, Any]) -> Iterator[Word]:
+    def speak(self, inputs: Mapping[str, Any], seats: Seats | None = None) -> Iterator[Word]:
         """Answer a prompt; evidence that was read for the last one is not read again.
 
         Sampling settings that a checkpoint ships (repetition penalty, top-p) are not used.
@@ -55,6 +59,7 @@ class Voice:
         Args:
             inputs: what `forward` takes for the whole prompt, a batch of one, with explicit
                 `position_ids` (…, 1, S) and `attention_mask` (1, S).
+            seats: what stands in its slots, for a reducer.
 
         Yields:
             Pieces whose texts join to the whole answer, each with the probability the model gave
@@ -64,26 +69,30 @@ class Voice:
         Raises:
             ModelError: the device has not enough memory.
         """
-        question, cache = self._reader.read(inputs)
+        question, cache = self._reader.read(inputs, seats)
         dice = torch.Generator().manual_seed(0)
         speech = self._speech()
         following = question
         while not speech.ended:
-            token, chance = self._choose(forward(self.network, following, cache)[0], dice)
+            token, chance = self._choose(self._reader.go_on(following, cache, seats)[0], dice)
             if word := speech.hear(token, chance):
                 yield word
             following = _after(question, [token], len(speech.said))
         if word := speech.rest():
             yield word
 
-    def speak_all(self, prompts: Sequence[Mapping[str, Any]]) -> list[str]:
+    def speak_all(
+        self, prompts: Sequence[Mapping[str, Any]], seats: Seats | None = None
+    ) -> list[str]:
         """Answer several questions about the same evidence at once.
 
-        The evidence is read once. Its keys and values are held once for each question.
+        The evidence is read once. Its keys and values are held once for each question. With a
+        reducer that asks the question, each reads for itself, one after the other.
 
         Args:
             prompts: what `speak` takes for each; all equal up to the last visual token. Only the
                 first needs the visual features.
+            seats: what stands in their slots, for a reducer.
 
         Returns:
             The answers, each as `speak` would give it, up to rounding.
@@ -93,15 +102,18 @@ class Voice:
         """
         if not prompts:
             return []
-        _, cache = self._reader.read(prompts[0])
-        question = _side_by_side([self._reader.rest(inputs) for inputs in prompts])
+        if not self._reader.keeps_evidence:
+            whole = ({**prompts[0], **inputs} for inputs in prompts)
+            return ["".join(map(str, self.speak(inputs, seats))) for inputs in whole]
+        _, cache = self._reader.read(prompts[0], seats)
+        question = _side_by_side([self._reader.rest(inputs, cache) for inputs in prompts])
         with enough_memory("copying what was read", "ask fewer questions at once"):
             cache.batch_repeat_interleave(len(prompts))
         dice = [torch.Generator().manual_seed(0) for _ in prompts]
         speeches = [self._speech() for _ in prompts]
         following, count = question, 0
         while not all(speech.ended for speech in speeches):
-            logits = forward(self.network, following, cache)
+            logits = self._reader.go_on(following, cache, seats)
             chosen = [self._choose(row, own) for row, own in zip(logits, dice, strict=True)]
             for speech, (token, chance) in zip(speeches, chosen, strict=True):
                 speech.hear(token, chance)

@@ -43,17 +43,29 @@ _Signal = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float], tor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Watcher:
+class Watcher:
     """One signal of one module, for as long as somebody watches."""
 
     module: Any
     signal: _Signal
     found: list[torch.Tensor] = field(default_factory=list)
     """(B, P, …) for each call: one for a whole batch, or one for each temporal unit."""
+    only: bool = False
+    """Leave out the kernel: only the signal is wanted, what the module gives means nothing."""
 
 
 # A context variable, so that threads can look through one tower at once and see only their own.
-_watchers: ContextVar[tuple[_Watcher, ...]] = ContextVar("_watchers", default=())
+_watchers: ContextVar[tuple[Watcher, ...]] = ContextVar("_watchers", default=())
+
+
+@contextmanager
+def watching(*watchers: Watcher) -> Iterator[None]:
+    """Let some more look inside the `with` block, in this thread."""
+    before = _watchers.set((*_watchers.get(), *watchers))
+    try:
+        yield
+    finally:
+        _watchers.reset(before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +105,7 @@ class Taps:
                     f"there is no layer {at} to read cues from, the tower has {depth}; choose one "
                     f"from 0 to {depth - 1}, or from -1 to {-depth}"
                 )
-        _register()
+        register()
         self.tower.set_attn_implementation(KERNEL)
         # The hook stays with the module, which may have it from taps made earlier.
         if self.probe is not None and _on_probe not in self.probe._forward_hooks.values():
@@ -118,11 +130,8 @@ class Taps:
         """
         seen: dict[str, torch.Tensor] = {}
         watchers = {name: self._watcher(name) for name in sorted(self.offered & set(cues))}
-        before = _watchers.set((*_watchers.get(), *watchers.values()))
-        try:
+        with watching(*watchers.values()):
             yield seen
-        finally:
-            _watchers.reset(before)
         for name, watcher in watchers.items():
             prefix = 0 if watcher.module is self.probe else self.prefix
             seen[name] = torch.cat([call[:, prefix:].flatten(0, 1) for call in watcher.found])
@@ -131,16 +140,16 @@ class Taps:
     def _middle(self) -> int:
         return len(self.attentions) // 3 if self.middle is None else self.middle
 
-    def _watcher(self, cue: str) -> _Watcher:
+    def _watcher(self, cue: str) -> Watcher:
         if cue == "cls_attention":
-            return _Watcher(self.probe or self.attentions[self.layer], _from_first)
+            return Watcher(self.probe or self.attentions[self.layer], _from_first)
         if cue == "keys":
-            return _Watcher(self.attentions[self.layer], _keys)
+            return Watcher(self.attentions[self.layer], _keys)
         at = self._middle if cue == "attention_middle" else self.layer
-        return _Watcher(self.attentions[at], _received)
+        return Watcher(self.attentions[at], _received)
 
 
-def _register() -> None:
+def register() -> None:
     """Make our function known to transformers, and sdpa's masks under the same name.
 
     Without those transformers makes no masks for it, and what is causal would not be.
@@ -167,6 +176,8 @@ def _attend(
         if watcher.module is module:
             scale = options.get("scaling") or query.shape[-1] ** -0.5
             watcher.found.append(watcher.signal(query, key, attention_mask, scale))
+            if watcher.only:
+                return query.transpose(1, 2), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
@@ -187,7 +198,7 @@ def _received(
     for first in range(0, count, rows):
         some = slice(first, first + rows)
         part = None if mask is None else mask.expand(-1, -1, count, -1)[:, :, some]
-        total += _weights(query[:, :, some], key, part, scale).sum((1, 2))
+        total += weights(query[:, :, some], key, part, scale).sum((1, 2))
     return total / (heads * count)
 
 
@@ -196,7 +207,7 @@ def _from_first(
 ) -> torch.Tensor:
     """(B, P): attention from the first entry to each, mean over heads."""
     row = None if mask is None else mask[:, :, :1]
-    return _weights(query[:, :, :1], key, row, scale)[:, :, 0].mean(1)
+    return weights(query[:, :, :1], key, row, scale)[:, :, 0].mean(1)
 
 
 def _keys(
@@ -206,7 +217,7 @@ def _keys(
     return key.float().mean(1)
 
 
-def _weights(
+def weights(
     query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
     """(B, h, Q, P) float32: attention weights as the eager kernel has them, in full precision."""

@@ -28,6 +28,7 @@ def package(tmp_path, monkeypatch):
     """Another package with compressors, installed for one test; one of them cannot be imported."""
     code = [
         f'class {name.title()}:\n    """Needs {sorted(needs)}."""\n    needs = frozenset({needs})\n'
+        "    def __init__(self, keep: float = 0.25): ...\n"
         for name, needs in NEEDY.items()
     ]
     (tmp_path / "needy_methods.py").write_text("\n".join(code))
@@ -40,11 +41,11 @@ def package(tmp_path, monkeypatch):
     return info
 
 
-def choose(model: str, compressor: str):
+def choose(model: str, compressor: str, *more: str):
     """A configuration of two parts whose weights are nowhere to be found."""
     options = OPTIONS.get(model, ["model.weights=/nowhere/at/all"])
     return load(
-        overrides=[f"model.name={model}", *options, f"compressor.name={compressor}"],
+        overrides=[f"model.name={model}", *options, f"compressor.name={compressor}", *more],
     )
 
 
@@ -59,7 +60,16 @@ def test_every_pair_is_accepted_or_refused_before_weights_load(package, model):
     refused = []
     for compressor in plugins.names("compressors"):
         needed = plugins.find("compressors", compressor).needs
-        assert (model in facts("compressors", compressor)["works_with"]) == (needed <= offered)
+        known = facts("compressors", compressor)
+        assert (model in known["works_with"]) == (needed <= offered | {"question"})
+        assert ("focus" in known["sections"]) == (needed <= {"question"})
+        if needed == {"question"}:
+            assert known["sections"] == ["focus"]
+            with pytest.raises(ConfigError, match=f"{compressor} .* name it in the section focus"):
+                choose(model, compressor)
+            choose(model, "uniform", f"focus.name={compressor}")
+            refused.append(compressor)
+            continue
         if needed <= offered:
             choose(model, compressor)  # there are no weights: nothing can have been loaded
             continue
@@ -92,7 +102,10 @@ def test_plugins_says_what_goes_with_what(package):
     assert by_class_token["needs"] == ["cls_attention"]
     assert "internvl" in by_class_token["works_with"]
     assert "llava_onevision" not in by_class_token["works_with"]
-    assert found["compressors", "by_question"]["works_with"] == []
+    assert found["compressors", "by_question"]["works_with"] == encoders()
+    assert found["compressors", "by_question"]["sections"] == ["focus"]
+    assert found["compressors", "by_keys"]["sections"] == ["compressor"]
+    assert found["compressors", "uniform"]["sections"] == ["compressor", "focus"]
     assert found["compressors", "uniform"]["works_with"] == encoders()
     assert "needs" not in found["dedupe", "still"]
 
@@ -103,7 +116,7 @@ def test_plugins_prints_a_line_of_cues_below_each_name(package):
         "gives attention, attention_middle, cls_attention, frame_vector, keys",
         "only answers, makes no tokens",
         "needs attention, frame_vector; works with internvl, ",
-        "needs question; works with no model here",
+        "needs question; works at answer time, in the section focus, with internvl, ",
         "needs no cues; works with every model",
     ):
         assert text in said

@@ -1,0 +1,1 @@
+"""Visual rows inside a language model → fewer of them. One file per method."""
