@@ -94,26 +94,17 @@ def _nearest_peaks(
     noise_GP: torch.Tensor | None,
 ) -> torch.Tensor:
     """For each point the column (G, P) of the nearest density peak, its own for a peak."""
-    device, (_, points, width) = points_GPD.device, points_GPD.shape
-    score_GP = _peaks.density_peaks(points_GPD, is_point_GP, noise_GP, neighbours)
+    device, points = points_GPD.device, points_GPD.shape[1]
+    square_GPP = _peaks.squared_distances(points_GPD, is_point_GP)
+    score_GP = _peaks.density_peaks(square_GPP, is_point_GP, noise_GP, neighbours)
     peak_GK = score_GP.argsort(descending=True, stable=True)[:, : max(centres)]
     is_wanted = (
         torch.arange(max(centres), device=device) < torch.tensor(centres, device=device)[:, None]
     )
-    peak_GK = peak_GK.where(is_wanted, points).sort(1).values
+    peak_GK = peak_GK.where(is_wanted, points)
     is_peak_GP = torch.zeros(len(peak_GK), points + 1, dtype=torch.bool, device=device)
     is_peak_GP = is_peak_GP.scatter_(1, peak_GK, True)[:, :points]
-
-    is_padding_G1K = (peak_GK == points)[:, None]
-    peak_GK = peak_GK.clamp(max=points - 1)
-    peak_GKD = points_GPD.gather(1, peak_GK[..., None].expand(-1, -1, width))
-    # Squared distances less what is the same for all peaks of a point. With the middle m of the
-    # peaks taken out of these, d = c − m, it is |d|² + 2·d·m − 2·d·x, which loses few digits.
-    middle_G1D = peak_GKD.mean(1, keepdim=True)
-    peak_GKD -= middle_G1D
-    square_G1K = (peak_GKD * (peak_GKD + 2 * middle_G1D)).sum(-1)[:, None]
-    square_GPK = torch.baddbmm(square_G1K, points_GPD, peak_GKD.mT, alpha=-2)
-    nearest_GP = peak_GK.gather(1, square_GPK.masked_fill_(is_padding_G1K, torch.inf).argmin(-1))
+    nearest_GP = square_GPP.masked_fill_(~is_peak_GP[:, None], torch.inf).argmin(-1)
     return torch.arange(points, device=device).where(is_peak_GP, nearest_GP)
 
 

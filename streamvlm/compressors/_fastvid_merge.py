@@ -46,10 +46,10 @@ def targets(
         column = torch.arange(max(anchor.tokens for anchor in some), device=device)
         index_AP = (first_A1 + column).clamp(max=len(tokens) - 1)
         points = tokens.features.index_select(0, index_AP.flatten())
+        is_candidate = (column < count_A1) & ~is_salient[index_AP]
+        square = _peaks.squared_distances(full(points).view(*index_AP.shape, -1), is_candidate)
         score = _peaks.density_peaks(
-            full(points).view(*index_AP.shape, -1),
-            (column < count_A1) & ~is_salient[index_AP],
-            None if noise is None else noise[index_AP],
+            square, is_candidate, None if noise is None else noise[index_AP]
         )
         ranked = index_AP.gather(1, score.argsort(dim=-1, descending=True, stable=True))
         # How many to take is known here, so that no device has to be waited for.

@@ -13,7 +13,7 @@ from streamvlm.bench.report import Conditions
 from streamvlm.bench.world import Thing
 from streamvlm.bench.world.needles import Needle
 from streamvlm.bench.world.questions import Question
-from streamvlm.engine import Limits
+from streamvlm.recall import Limits
 
 CONDITIONS = Conditions("3f41693", 1, "a/model", "a machine", "versions")
 RED = Thing("red", "square", 0.15, 0.2, 0.2, None, 0.0, 10, 13)
