@@ -7,32 +7,26 @@ so that any two can be compared question by question.
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from streamvlm.bench.compress_report import Compression
-from streamvlm.bench.exam import SEEDS_APART, Mark, Paper, examinee, papers, sit
+from streamvlm.bench.desk import QUESTION, Desk, Refused
+from streamvlm.bench.exam import SEEDS_APART, examinee, papers
 from streamvlm.bench.ranking import BASELINES, Method, Ranking, Sitting, Trial
 from streamvlm.bench.report import Progress, here, silent
 from streamvlm.bench.world import SPLITS, Split
 from streamvlm.config import Config
 from streamvlm.errors import BadOption, StreamVLMError
 from streamvlm.plugins import Recipe, complete_options, find, names
-from streamvlm.types import VisualTokens
 
 if TYPE_CHECKING:
-    from streamvlm.ingest import VideoLLM
     from streamvlm.protocols import Compressor
 
 KEEPS = (1.0, 0.5, 0.25, 0.15, 0.1, 0.05)
 """The budgets that are compared unless others are asked for."""
 _CEILING, _FLOOR = Method("all tokens", None), Method("blind", None)
-_ROUNDS = 3
-"""Of the timing of one clip; the fastest counts, which other programs disturbed least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +112,10 @@ def candidates(plan: Plan, offered: frozenset[str]) -> tuple[list[Candidate], li
         find("compressors", name)
     found: list[Candidate] = []
     skipped: list[str] = []
+    plugins: dict[str, type[Any]] = {}
     for name in dict.fromkeys((*BASELINES, *(plan.compressors or names("compressors")))):
         try:
-            plugin = Recipe("compressors", name).plugin
+            plugin = plugins[name] = Recipe("compressors", name).plugin
             if missing := plugin.needs - offered:
                 lacks = ", ".join(sorted(missing))
                 raise BadOption(f"it needs the cue {lacks}, which this model does not give")
@@ -129,7 +124,7 @@ def candidates(plan: Plan, offered: frozenset[str]) -> tuple[list[Candidate], li
             skipped.append(f"{name} is left out: {error}")
             continue
         for method in _methods(name, plugin, plan.keeps):
-            candidate = Candidate(method, find("compressors", method.name))
+            candidate = Candidate(method, plugins[method.name])
             try:
                 candidate.build(0)
             except BadOption as error:
@@ -151,6 +146,8 @@ def measure_compress(
 ) -> Compression:
     """Compare compressors on one model, every clip by itself: none has a clip before.
 
+    One that reads the question compresses the clip anew for each.
+
     Args:
         config: names the model; its other sections play no part.
         plan: what is compared; None for the usual.
@@ -164,33 +161,46 @@ def measure_compress(
         ModelError: the weights cannot be loaded, or cannot read a whole clip.
     """
     plan = plan or Plan()
-    tried, skipped = candidates(plan, config.recipes["model"].plugin.cues)
+    tried, skipped = candidates(plan, cues_of(config.recipes["model"].plugin))
     # One model gives all cues that any of them reads, so a clip is encoded once for all.
-    model = examinee(config, frozenset[str]().union(*(one.plugin.needs for one in tried)))
+    needs = frozenset[str]().union(*(one.plugin.needs for one in tried))
+    model = examinee(config, needs - {QUESTION})
     found: dict[Method, list[Sitting]] = {method: [] for method in (_CEILING, _FLOOR)}
     found |= {one.method: [] for one in tried}
     total = plan.clips * len(tried)
     for paper in papers(plan.seed, plan.clips, split=plan.split, frames=plan.frames):
-        desk = _Desk(model, paper, plan.seed)
+        desk = Desk(model, paper)
         found[_CEILING].append(desk.seen(desk.dense))
         found[_FLOOR].append(desk.blind())
+        lot = plan.seed * SEEDS_APART + paper.number
+        shares: dict[str, float] = {}
         for number, one in enumerate(tried):
             progress("compress", paper.number * len(tried) + number, total)
-            if one.method in found:
-                try:
-                    found[one.method].append(desk.sit(one))
-                except _Refused as error:
-                    skipped.append(f"{one.method} is left out: {error}")
-                    found = _without(one.method, found)
+            if one.method not in found:
+                continue
+            try:
+                sitting = desk.sit(one.build(lot, shares.get(one.method.like, 1.0)))
+            except Refused as error:
+                skipped.append(f"{one.method} is left out: {error}")
+                found = _without(one.method, found)
+                continue
+            shares[one.method.name] = sitting.kept / sitting.dense
+            found[one.method].append(sitting)
     progress("compress", total, total)
-    trials = {method: Trial(method, tuple(sittings)) for method, sittings in found.items()}
+    asked = {one.method for one in tried if QUESTION in one.plugin.needs}
+    trials = {
+        method: Trial(method, tuple(sittings), sees_question=method in asked)
+        for method, sittings in found.items()
+    }
     ceiling, floor = trials.pop(_CEILING), trials.pop(_FLOOR)
     ranking = Ranking(tuple(trials.values()))
     return Compression(here(plan.seed, model.model), ranking, ceiling, floor, tuple(skipped))
 
 
-class _Refused(Exception):
-    """A compressor cannot take a clip."""
+def cues_of(plugin: type[Any]) -> frozenset[str]:
+    """The cues that compressors can get of a family of models, at ingest or when it is asked."""
+    given: frozenset[str] = plugin.cues
+    return given | {QUESTION} if hasattr(plugin, "with_question") else given
 
 
 def _without(method: Method, found: Mapping[Method, list[Sitting]]) -> dict[Method, list[Sitting]]:
@@ -199,85 +209,3 @@ def _without(method: Method, found: Mapping[Method, list[Sitting]]) -> dict[Meth
     return {
         other: sittings for other, sittings in found.items() if other not in {method, *followers}
     }
-
-
-class _Desk:
-    """One paper, its clip encoded once, and every answer given so far."""
-
-    def __init__(self, model: VideoLLM, paper: Paper, seed: int) -> None:
-        self.dense = model.encode(paper.clip)
-        self._model, self._paper = model, paper
-        self._lot = seed * SEEDS_APART + paper.number
-        self._frames = len(paper.clip.frames)
-        self._answered: list[tuple[VisualTokens, tuple[Mark, ...]]] = []
-        self._shares: dict[str, float] = {}
-
-    def sit(self, one: Candidate) -> Sitting:
-        """Compress the clip and answer its questions.
-
-        Raises:
-            _Refused: the compressor cannot take this clip.
-        """
-        # It pays for the cues that it reads, not for those of others.
-        needs = one.plugin.needs
-        tokens = replace(
-            self.dense,
-            cues={name: cue for name, cue in self.dense.cues.items() if name in needs},
-            frame_cues={name: cue for name, cue in self.dense.frame_cues.items() if name in needs},
-        )
-        try:
-            share = self._shares.get(one.method.like, 1.0)
-            kept, spent = _timed(one.build(self._lot, share), tokens)
-        except StreamVLMError as error:
-            raise _Refused(str(error)) from error
-        self._shares[one.method.name] = len(kept) / len(tokens)
-        return self.seen(kept, spent)
-
-    def seen(self, tokens: VisualTokens, milliseconds: float = 0.0) -> Sitting:
-        """The answers to what is seen in some of the clip's tokens; equal ones are read once.
-
-        Args:
-            tokens: what is left of the clip.
-            milliseconds: how long it took to leave only that.
-        """
-        equal = (marks for read, marks in self._answered if _are_equal(read, tokens))
-        marks = next(equal, None)
-        if marks is None:
-            marks = tuple(sit(self._model, tokens, self._paper))
-            self._answered.append((tokens, marks))
-        return Sitting(marks, self._frames, len(tokens), len(self.dense), milliseconds)
-
-    def blind(self) -> Sitting:
-        """The answers to the questions alone."""
-        marks = tuple(sit(self._model, None, self._paper))
-        return Sitting(marks, self._frames, 0, len(self.dense), 0.0)
-
-
-def _timed(compress: Compressor, tokens: VisualTokens) -> tuple[VisualTokens, float]:
-    """What a compressor gives, and the milliseconds that it takes when warm."""
-    kept = compress(tokens)
-    spent = []
-    for _ in range(_ROUNDS):
-        _wait_for(tokens)
-        began = time.perf_counter()
-        compress(tokens)
-        _wait_for(tokens)
-        spent.append(1000 * (time.perf_counter() - began))
-    return kept, min(spent)
-
-
-def _wait_for(tokens: VisualTokens) -> None:
-    """Until a GPU has done all its work: it works on while the clock is read."""
-    if tokens.features.is_cuda:
-        torch.cuda.synchronize(tokens.features.device)
-
-
-def _are_equal(one: VisualTokens, other: VisualTokens) -> bool:
-    """Whether a model reads the same from both."""
-    parts = (
-        (one.position, other.position),
-        (one.features, other.features),
-        (one.weight, other.weight),
-        (one.deepstack, other.deepstack),
-    )
-    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in parts)

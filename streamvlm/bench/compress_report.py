@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamvlm.bench.intervals import Interval
 from streamvlm.bench.plot import Curve, Picture, draw_curves
-from streamvlm.bench.ranking import BASELINES, Method, Pair, Ranking, Spread, Trial
-from streamvlm.bench.report import Cell, Conditions, Gate, Table, gate_table
+from streamvlm.bench.ranking import BASELINES, Method, Ranking, Spread, Trial
+from streamvlm.bench.report import FEWEST, Cell, Conditions, Gate, Table, gate_table
 
 GATE_KEEP, GATE_ERRORS = 0.1, 4.0
 """At this budget the best must stand so many standard errors above `random`."""
 _NEARLY = 0.9
 """Of the tokens asked for; a compressor that keeps less is named."""
-_NAMED = 20
-"""Most pairs named in one place; the details hold them all."""
+_COLOURED = 6
+"""Curves that stand out where there are more than a reader can tell apart."""
+_READABLE = 8
+"""So many can be told apart."""
+_NONE: tuple[Cell, ...] = (None, None)
+"""What no compressor did."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +75,22 @@ class Compression:
         Raises:
             MissingDependency: matplotlib is not installed.
         """
-        curves = [self._curve(name) for name in self._names]
+        best = self._best()
+        curves = [self._curve(name, best) for name in self._names]
+        faint = sum(curve.is_faint for curve in curves)
         here = self.conditions
+        picked = (
+            f"\ncoloured: the {len(best)} most often right over all budgets below 1, grey: the "
+            f"{faint} others, all in the table"
+        )
         return draw_curves(
             curves,
             floor=self.floor.accuracy,
             ceiling=self.ceiling.accuracy,
             title="What compressors cost in right answers",
             caption=(
-                f"{self.size}; bars: 95 % bootstrap over clips, drawn side by side\n"
+                f"{self.size}; bars: 95 % bootstrap over clips, drawn side by side"
+                f"{picked if faint else ''}\n"
                 f"commit {here.commit} · seed {here.seed} · model {here.model}"
             ),
         )
@@ -90,22 +100,39 @@ class Compression:
         own = (trial.method for trial in self.ranking.trials if not trial.method.like)
         return list(dict.fromkeys(method.name for method in own))
 
-    def _curve(self, name: str) -> Curve:
-        trials = [
+    def _own(self, name: str) -> list[Trial]:
+        return [
             trial
             for trial in self.ranking.trials
             if trial.method.name == name and not trial.method.like
         ]
+
+    def _best(self) -> frozenset[str]:
+        """Those that are drawn in colour: all, or the best of too many."""
+        names = [name for name in self._names if name not in BASELINES]
+        if len(names) <= _READABLE:
+            return frozenset(names)
+
+        def right(name: str) -> float:
+            means = [t.accuracy.mean for t in self._own(name) if t.method.keep not in (None, 1)]
+            return sum(means) / len(means) if means else 0.0
+
+        return frozenset(sorted(names, key=right, reverse=True)[:_COLOURED])
+
+    def _curve(self, name: str, best: frozenset[str]) -> Curve:
+        trials = self._own(name)
+        is_baseline = name in BASELINES
         return Curve(
-            name,
+            f"{name} (question seen)" if trials[0].sees_question else name,
             kept=tuple(trial.share for trial in trials),
             accuracy=tuple(trial.accuracy for trial in trials),
-            is_baseline=name in BASELINES,
+            is_baseline=is_baseline,
+            is_faint=not is_baseline and name not in best,
         )
 
     def _accuracy(self) -> Table:
         rows: list[tuple[Cell, ...]] = [
-            ("all tokens", None, 1.0, self.ceiling.tokens, *_parts(self.ceiling.accuracy), None)
+            ("all tokens", None, 1.0, self.ceiling.tokens, *_parts(self.ceiling.accuracy), *_NONE)
         ]
         rows += [
             (
@@ -115,22 +142,35 @@ class Compression:
                 trial.tokens,
                 *_parts(trial.accuracy),
                 trial.milliseconds,
+                "seen" if trial.sees_question else None,
             )
             for trial in self.ranking.ordered()
         ]
-        rows.append(("blind", None, 0.0, 0.0, *_parts(self.floor.accuracy), None))
+        rows.append(("blind", None, 0.0, 0.0, *_parts(self.floor.accuracy), *_NONE))
         note = (
             f"{self.size}. Accuracy: share of exact matches with its 95 % interval (bootstrap over "
             f"clips). Kept: share of the tokens that really remained{self._less()}. ms/frame: wall "
-            "time of the compressor for each frame of a clip, fastest of three, without encoding. "
-            "Compressors that draw lots draw anew for each clip. Blind: the questions alone."
+            "time of the compressor for each frame of a clip, the faster of two, without encoding. "
+            f"{self._asked()}Compressors that draw lots draw anew for each clip. Blind: the "
+            "questions alone."
         )
         columns = ("compressor", "keep", "kept", "tokens/frame", "accuracy", "low", "high")
         return Table(
             "Compressors",
-            (*columns, "ms/frame"),
+            (*columns, "ms/frame", "question"),
             tuple(rows),
             " ".join([note, *(f"{sentence}." for sentence in self.skipped)]),
+        )
+
+    def _asked(self) -> str:
+        """Which of them saw the question; empty if none."""
+        names = dict.fromkeys(t.method.name for t in self.ranking.ordered() if t.sees_question)
+        if not names:
+            return ""
+        return (
+            f"Seen is the question by {', '.join(sorted(names))}, which compress anew for each (so "
+            "ms/frame is for each question, the median, and kept the mean); at ingest none can, "
+            "so compare them with one another. "
         )
 
     def _less(self) -> str:
@@ -173,26 +213,32 @@ class Compression:
         rows: list[tuple[Cell, ...]] = []
         for spread in self.ranking.spreads:
             pairs = [pair for pair in self.ranking.pairs if pair.keep == spread.keep]
-            alike = [pair for pair in pairs if not pair.is_separable]
             rows.append(
                 (
                     spread.keep,
                     spread.best,
                     spread.above.mean,
                     spread.errors,
-                    len(pairs) - len(alike),
+                    sum(pair.is_separable for pair in pairs),
                     len(pairs),
-                    _listed(alike),
+                    ", ".join(self.ranking.level(spread)) or "–",
                 )
             )
+        clips = len(self.ceiling.sittings)
+        few = f" {clips} clips are too few for such intervals: they are too narrow."
         note = (
             "A pair is separable if the 95 % interval of its paired difference leaves zero out; by "
-            "luck alone about one in twenty would. The best is chosen on the clips on which its "
-            "lead is measured, which flatters it a little."
+            "luck alone about one in twenty would. The best of those that see no question is "
+            "chosen on the clips on which its lead is measured, which flatters it, the more so the "
+            "more compressors there are; what is not separable from it may be as good or better. "
+            f"All pairs are among the details.{few if clips < FEWEST else ''}"
         )
         columns = ("keep", "best", "− random", "in standard errors", "separable", "pairs")
         return Table(
-            "Which pairs can be told apart", (*columns, "not separable"), tuple(rows), note
+            "Which can be told apart",
+            (*columns, "not separable from the best"),
+            tuple(rows),
+            note,
         )
 
     def _pairs(self) -> Table:
@@ -224,12 +270,6 @@ class Compression:
 
 def _parts(value: Interval | None) -> tuple[float | None, ...]:
     return (None, None, None) if value is None else (value.mean, value.low, value.high)
-
-
-def _listed(pairs: Sequence[Pair]) -> str:
-    named = ", ".join(f"{pair.one} & {pair.other}" for pair in pairs[:_NAMED]) or "–"
-    rest = len(pairs) - _NAMED
-    return f"{named} and {rest} more" if rest > 0 else named
 
 
 def _budget(method: Method) -> Cell:

@@ -20,6 +20,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 _MARKERS = "osD^vP*Xp<>h"
 _LINES = ("-", "-.", ":")
 _GREYS = ("#000000", "#777777")
+_FAINT = "#cccccc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Curve:
     """What comes of each of them, 0 to 1."""
     is_baseline: bool = False
     """Whether it is drawn in grey, as what the others are compared with."""
+    is_faint: bool = False
+    """Whether it is one of many behind the others: a pale line without name and bars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,11 @@ def draw_curves(
         # Where curves seldom are: they start low on the left and end high on the right.
         _bound(axes, ceiling, "all tokens", "#2e7d32", side="left")
         _bound(axes, floor, "blind", "#b71c1c", side="right")
-        for number, (curve, look) in enumerate(zip(curves, _looks(curves), strict=True)):
+        _crowd(axes, [curve for curve in curves if curve.is_faint])
+        plain = [curve for curve in curves if not curve.is_faint]
+        for number, (curve, look) in enumerate(zip(plain, _looks(plain), strict=True)):
             # Side by side by a hair, or the bars at one share would hide one another.
-            aside = (number - (len(curves) - 1) / 2) * min(2.5, 16 / len(curves))
+            aside = (number - (len(plain) - 1) / 2) * min(2.5, 16 / len(plain))
             step = ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans)
             _curve(axes, curve, {**look, "transform": axes.transData + step})
         _dress(axes, curves)
@@ -151,8 +156,30 @@ def _bound(
     )
 
 
+def _crowd(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Many curves behind the others, with one name for all."""
+    others = "1 other" if len(curves) == 1 else f"{len(curves)} others"
+    for number, curve in enumerate(curves):
+        points = _points(curve)
+        axes.plot(
+            [kept for kept, _ in points],
+            [value.mean for _, value in points],
+            color=_FAINT,
+            linewidth=0.9,
+            marker=".",
+            markersize=3,
+            zorder=1.5,
+            label="_" if number else others,
+        )
+
+
+def _points(curve: Curve) -> list[tuple[float, Interval]]:
+    """From left to right."""
+    return sorted(zip(curve.kept, curve.accuracy, strict=True), key=lambda point: point[0])
+
+
 def _curve(axes: Axes, curve: Curve, look: dict[str, Any]) -> None:
-    ordered = sorted(zip(curve.kept, curve.accuracy, strict=True), key=lambda point: point[0])
+    ordered = _points(curve)
     kept = [share for share, _ in ordered]
     means = [value.mean for _, value in ordered]
     below = [value.mean - value.low for _, value in ordered]
@@ -191,11 +218,9 @@ def _dress(axes: Axes, curves: Sequence[Curve]) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
-    leftmost = {
-        curve.name: min(zip(curve.kept, curve.accuracy, strict=True), key=lambda p: p[0])[1].mean
-        for curve in curves
-    }
-    order = sorted(range(len(labels)), key=lambda index: -leftmost[labels[index]])
+    leftmost = {curve.name: _points(curve)[0][1].mean for curve in curves if not curve.is_faint}
+    # What has no curve of its own stands last.
+    order = sorted(range(len(labels)), key=lambda index: -leftmost.get(labels[index], 0.0))
     axes.legend(
         [handles[index] for index in order],
         [labels[index] for index in order],

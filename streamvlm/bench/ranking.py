@@ -48,8 +48,8 @@ class Sitting:
     """In the order of the paper's questions."""
     frames: int
     """Of the clip."""
-    kept: int
-    """Tokens after compression."""
+    kept: float
+    """Tokens after compression; the mean over the questions if it differs from one to the next."""
     dense: int
     """Tokens before."""
     milliseconds: float
@@ -64,6 +64,8 @@ class Trial:
     """What was tried."""
     sittings: tuple[Sitting, ...]
     """One for each clip."""
+    sees_question: bool = False
+    """Whether the compressor reads the question, which none can at ingest."""
 
     @cached_property
     def marks(self) -> tuple[Mark, ...]:
@@ -143,7 +145,7 @@ class Spread:
     keep: float
     """The budget."""
     best: str
-    """The compressor that was right most often, `random` aside."""
+    """The one right most often of those that see no question, `random` aside."""
     above: Interval
     """Its lead."""
 
@@ -211,6 +213,22 @@ class Ranking:
         return tuple(self._spread(keep, self.at(keep)) for keep in self.keeps if keep < 1)
 
     def _spread(self, keep: float, trials: Sequence[Trial]) -> Spread:
-        best = next(trial for trial in trials if trial.method.name != "random")
+        best = next(
+            trial for trial in trials if trial.method.name != "random" and not trial.sees_question
+        )
         lead = best.above(self.by_method[Method("random", keep)])
         return Spread(keep, best.method.name, lead)
+
+    def level(self, spread: Spread) -> list[str]:
+        """The compressors that cannot be told apart from the best at its budget, in their order.
+
+        Args:
+            spread: one of `spreads`.
+        """
+        return [
+            pair.other if pair.one == spread.best else pair.one
+            for pair in self.pairs
+            if pair.keep == spread.keep
+            and spread.best in (pair.one, pair.other)
+            and not pair.is_separable
+        ]

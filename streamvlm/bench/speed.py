@@ -17,14 +17,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from streamvlm.bench.exam import examinee, shown
+from streamvlm.bench.features import video_like
 from streamvlm.bench.films import camera_film, repeat
 from streamvlm.bench.report import Conditions, Progress, Table, here, silent
 from streamvlm.config import Config
 from streamvlm.plugins import Recipe, names
-from streamvlm.types import Clip, Query, VisualTokens
+from streamvlm.types import Clip, Query
 from streamvlm.video.clips.fixed import Fixed
 from streamvlm.video.sources import Sampling, open_source
 
@@ -215,14 +214,14 @@ def _peak_mib(film: Path, config: Config) -> float:
 
 
 def compressors(steps: int = 32, side: int = 14, width: int = 1024) -> Iterator[Figure]:
-    """Milliseconds of each compressor on one clip of random tokens.
+    """Milliseconds of each compressor on one clip of made-up video-like features.
 
     Args:
         steps: T.
         side: rows and columns of a step.
         width: D.
     """
-    tokens = _random_tokens(steps, side, width)
+    tokens = video_like(steps, side, width)
     how = f"T={steps}, N={side * side}, D={width}, float32, keep 0.1, median of {_ROUNDS}"
     for name in names("compressors"):
         compress = Recipe("compressors", name, {"keep": 0.1}).build()
@@ -233,21 +232,3 @@ def compressors(steps: int = 32, side: int = 14, width: int = 1024) -> Iterator[
             compress(tokens)
             spent.append(1000 * (time.perf_counter() - before))
         yield Figure(f"compress, {name}", statistics.median(spent), "ms", how)
-
-
-def _random_tokens(steps: int, side: int, width: int) -> VisualTokens:
-    generator = torch.Generator().manual_seed(0)
-    grid = torch.meshgrid(
-        torch.arange(steps), torch.arange(side), torch.arange(side), indexing="ij"
-    )
-    position = torch.stack(grid, dim=-1).reshape(-1, 3)
-    return VisualTokens(
-        model="random",
-        features=torch.randn(len(position), width, generator=generator),
-        position=position,
-        seconds=position[:, 0].double(),
-        grid=(steps, side, side),
-        weight=torch.ones(len(position)),
-        cues={"attention": torch.rand(len(position), generator=generator)},
-        frame_cues={"frame_vector": torch.randn(steps, width, generator=generator)},
-    )

@@ -11,7 +11,15 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from streamvlm.cli import bench_compress, bench_needle, bench_qa, bench_speed, show
+from streamvlm.cli import (
+    bench_compress,
+    bench_needle,
+    bench_qa,
+    bench_race,
+    bench_speed,
+    bench_still,
+    show,
+)
 from streamvlm.cli.options import examples
 
 
@@ -56,6 +64,20 @@ app.command(
         "streamvlm bench compress --compressors evs,pool --split backgrounds",
     )
 )(bench_compress.compress)
+app.command(
+    epilog=examples(
+        "streamvlm bench race",
+        "streamvlm bench race --compressors fastvid,holitom --rounds 5 --out report/",
+        "streamvlm bench race --full --json",
+    )
+)(bench_race.race)
+app.command(
+    epilog=examples(
+        "streamvlm bench still",
+        "streamvlm bench still --films 12 --out report/",
+        "streamvlm bench still --compressors pvc,nested --hours 0.2 --json",
+    )
+)(bench_still.still)
 app.command(
     epilog=examples(
         "streamvlm bench needle",

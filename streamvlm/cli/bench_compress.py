@@ -46,13 +46,13 @@ def compress(
 
     Of the configuration the model is measured; its own compressor and its memory play no part. Each
     clip is encoded once, and asked about once for each compressor at each keep, and once more with
-    all tokens and with none. About eight minutes for the demo model on 2 cores, and as long for 400
-    clips at one keep.
+    all tokens and with none; those that read the question compress it anew for each. About fifteen
+    minutes for the demo model on 2 cores, and as long for 400 clips at one keep.
     """
     from streamvlm.bench.compress import Plan, measure_compress
     from streamvlm.config import load
 
-    chosen = tuple(name for name in (part.strip() for part in compressors.split(",")) if name)
+    chosen = bench_show.listed(compressors)
     plan = Plan(clips, frames, seed, split=split, keeps=_shares(keep), compressors=chosen)
     bench_show.check_out(out, ("compress", "compress-details"), _PLOTS)
     with show.steps() as progress:

@@ -24,6 +24,11 @@ _ALL = 10_000
 """More characters than any table has, so that none is cut."""
 
 
+def listed(names: str) -> tuple[str, ...]:
+    """`evs, pool` as names; nothing is none."""
+    return tuple(name for name in (part.strip() for part in names.split(",")) if name)
+
+
 def check_out(folder: Path | None, names: Sequence[str], plots: Sequence[str] = ()) -> None:
     """Find out whether a report can be written, before anything is measured for it.
 

@@ -24,8 +24,9 @@ def speed(
     """Measure decoding, stages, memory, answers and compressors on this machine.
 
     The film is always the same, so there is no seed. All parts of the configuration are measured;
-    decoding alone, and each installed compressor on random tokens, are measured whatever it names.
-    About a minute for the demo model on 2 cores; other programs disturb it.
+    decoding alone, and each installed compressor on made-up features (`bench race` looks at those
+    more closely), are measured whatever it names. About a minute for the demo model on 2 cores;
+    other programs disturb it.
     """
     from streamvlm.bench.speed import conditions, measure, table
     from streamvlm.config import load

@@ -56,3 +56,22 @@ def test_the_best_two_are_measured_again_on_other_clips_at_the_budget_of_the_gat
     assert plan.compressors == ("pool", "fastvid")
     assert plan.keeps == (0.1,)
     assert plan.seed != SEED
+
+
+def many(count: int) -> Compression:
+    others = [trial(f"method{number:02d}", right(0.9 - number / 50)) for number in range(count)]
+    return compared(trial("random", right(0.2)), trial("uniform", right(0.3)), *others)
+
+
+def test_of_many_compressors_the_best_six_are_coloured_and_the_rest_named_together():
+    svg = many(20).picture().svg.decode()
+    assert all(f">method{number:02d}<" in svg for number in range(6))
+    assert ">method06<" not in svg
+    assert ">14 others<" in svg
+    assert "the 6 most often right over all budgets below 1, grey: the 14 others" in svg
+
+
+def test_of_as_many_as_can_be_told_apart_all_are_coloured():
+    svg = many(8).picture().svg.decode()
+    assert all(f">method{number:02d}<" in svg for number in range(8))
+    assert "others" not in svg

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -13,6 +14,7 @@ from streamvlm.bench.exam import (
     papers,
     shown,
     sit,
+    sit_at_once,
 )
 from streamvlm.bench.world import UNSEEN_PAIRS
 from streamvlm.bench.world.drawing import picture
@@ -160,3 +162,27 @@ def test_a_configuration_whose_answers_come_from_elsewhere_is_refused():
     elsewhere = load("openai")
     with pytest.raises(ConfigError, match="lets openai answer; measure one without"):
         examinee(elsewhere)
+
+
+def test_questions_asked_at_once_get_the_answers_that_they_get_one_by_one(exam, model):
+    for paper in exam[:4]:
+        tokens = model.encode(paper.clip)
+        one_by_one = sit(model, tokens, paper)
+        at_once = sit_at_once(model, (shown(tokens, paper.clip),), paper)
+        assert [replace(mark, milliseconds=0.0) for mark in at_once] == [
+            replace(mark, milliseconds=0.0) for mark in one_by_one
+        ]
+        assert all(mark.milliseconds > 0 for mark in at_once)
+
+
+def test_who_cannot_answer_at_once_is_asked_one_by_one(exam):
+    paper = exam[0]
+    answers = {question.text: question.answer for question in paper.questions}
+    reader = Reader(answers)
+    marks = sit_at_once(reader, (), paper)
+    assert all(mark.right for mark in marks)
+    assert len(reader.shown) == len(paper.questions)
+
+
+def test_without_questions_nothing_is_asked(exam, model):
+    assert sit_at_once(model, (), replace(exam[0], questions=())) == []

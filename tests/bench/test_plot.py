@@ -126,3 +126,19 @@ def test_nothing_is_loaded_before_something_is_drawn():
     code = "import sys, streamvlm.bench.plot; print('matplotlib' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
+
+
+def test_many_are_pale_behind_the_others_and_share_one_name():
+    pale = [replace(curve(f"pale{n}", 0.2, 0.3, 0.4), is_faint=True) for n in range(9)]
+    text = words(draw([*CURVES, *pale]).svg)
+    assert "9 others" in text
+    assert not any("pale" in word for word in text)
+    assert text.index("random") < text.index("9 others")
+    svg = draw([*CURVES, *pale]).svg.decode().lower()
+    assert svg.count("#cccccc") >= 9
+    assert "#cccccc" not in draw(CURVES).svg.decode().lower()
+
+
+def test_one_pale_curve_is_one_other():
+    pale = replace(curve("pale", 0.2, 0.3, 0.4), is_faint=True)
+    assert "1 other" in words(draw([*CURVES, pale]).svg)

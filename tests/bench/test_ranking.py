@@ -159,3 +159,19 @@ def test_trials_are_ordered_by_budget_then_by_accuracy_and_those_without_one_com
 )
 def test_a_method_says_what_it_is(method, words):
     assert str(method) == words
+
+
+def test_the_best_is_one_that_sees_no_question():
+    seeing = Trial(Method("mmtok", 0.1), trial("mmtok", ALL).sittings, sees_question=True)
+    trials = (trial("random", answers(0.3)), trial("evs", answers(0.6)), seeing)
+    (spread,) = Ranking(trials).spreads
+    assert spread.best == "evs"
+
+
+def test_what_is_level_with_the_best_is_named_and_what_is_not_is_not():
+    best, alike = answers(0.9), answers(0.9)
+    alike[0] = ~alike[0]
+    trials = (trial("random", answers(0.2)), trial("evs", best), trial("pool", alike))
+    ranking = Ranking(trials)
+    (spread,) = ranking.spreads
+    assert (spread.best, ranking.level(spread)) == ("evs", ["pool"])

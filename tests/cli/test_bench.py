@@ -20,7 +20,7 @@ from streamvlm.bench.world.needles import MOST_NEEDLES
 from streamvlm.cli import app, bench_needle, bench_show, show
 from tests.bench.test_qa_tables import BLIND, SEEING, exam
 
-COMMANDS = ("speed", "qa", "compress", "needle")
+COMMANDS = ("speed", "qa", "compress", "still", "needle")
 
 
 def run(*words: object):
