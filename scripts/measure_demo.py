@@ -77,7 +77,8 @@ def closer_plan(compression: compress_report.Compression) -> compress.Plan:
         compression: all compressors at all budgets, on fewer clips.
     """
     ranked = compression.ranking.at(compress_report.GATE_KEEP)
-    best = [trial.method.name for trial in ranked if trial.method.name not in BASELINES][:2]
+    ingested = [trial.method for trial in ranked if not trial.sees_question]
+    best = [method.name for method in ingested if method.name not in BASELINES][:2]
     keeps = (compress_report.GATE_KEEP,)
     return compress.Plan(clips=_MANY, seed=SEED + 1, keeps=keeps, compressors=tuple(best))
 

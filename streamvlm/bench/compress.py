@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamvlm.bench.compress_report import Compression
 from streamvlm.bench.desk import QUESTION, Desk, Refused
-from streamvlm.bench.exam import SEEDS_APART, examinee, papers
+from streamvlm.bench.exam import SEEDS_APART, examinee, fingerprint, papers
 from streamvlm.bench.ranking import BASELINES, Method, Ranking, Sitting, Trial
 from streamvlm.bench.report import Progress, here, silent
 from streamvlm.bench.world import SPLITS, Split
@@ -194,7 +194,9 @@ def measure_compress(
     }
     ceiling, floor = trials.pop(_CEILING), trials.pop(_FLOOR)
     ranking = Ranking(tuple(trials.values()))
-    return Compression(here(plan.seed, model.model), ranking, ceiling, floor, tuple(skipped))
+    return Compression(
+        here(plan.seed, fingerprint(config, model)), ranking, ceiling, floor, tuple(skipped)
+    )
 
 
 def cues_of(plugin: type[Any]) -> frozenset[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from streamvlm.bench.world.views import View
 from streamvlm.config import Config
 from streamvlm.errors import ConfigError
 from streamvlm.ingest import record_id
-from streamvlm.plugins import Recipe
+from streamvlm.plugins import Recipe, complete_options
 from streamvlm.types import Clip, Evidence, Frame, MemoryRecord, Query, VisualTokens
 from streamvlm.video.sources import Sampling, open_source
 
@@ -160,8 +160,25 @@ def examinee(config: Config, cues: Iterable[str] = ()) -> VideoLLM:
         )
     recipe = config.recipes["model"]
     options = {**recipe.options, "with_cues": tuple(sorted(cues))}
-    model: VideoLLM = Recipe("models", recipe.name, options).build()
-    return model
+    model: Any = Recipe("models", recipe.name, options).build()
+    if "reducer" in config.recipes:
+        model.reduce_with(config.recipes["reducer"].build())
+    return model  # type: ignore[no-any-return]
+
+
+def fingerprint(config: Config, model: VideoLLM) -> str:
+    """What is measured, for the conditions of a report: the weights, and what reduces them.
+
+    Args:
+        config: what the model was made by.
+        model: the examinee.
+    """
+    reducer = config.recipes.get("reducer")
+    if reducer is None:
+        return model.model
+    options = complete_options(reducer.plugin, reducer.options)
+    chosen = ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)
+    return f"{model.model}, reducer {reducer.name} ({chosen})"
 
 
 def sit(model: VideoLLM, tokens: VisualTokens | None, paper: Paper) -> list[Mark]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from streamvlm.bench.exam import Mark, Paper, examinee, papers, sit
+from streamvlm.bench.exam import Mark, Paper, examinee, fingerprint, papers, sit
 from streamvlm.bench.report import Conditions, Progress, here, silent
 from streamvlm.bench.speed import Figure, answering
 from streamvlm.bench.world import Split
@@ -84,7 +84,7 @@ def measure_qa(
         for crf in (FINE, COARSE)
     ]
     return Exam(
-        conditions=here(seed, model.model),
+        conditions=here(seed, fingerprint(config, model)),
         seeing=tuple(seeing),
         blind=tuple(blind),
         fine=tuple(again[0]),

@@ -161,7 +161,7 @@ def _raced(
     has_keep = "keep" in inspect.signature(plugin).parameters
     compress = Recipe("compressors", name, {"keep": plan.keep} if has_keep else {}).build()
     clip = tracks.of(plan.frames, needs)
-    peak, growth = _memory(compress, tracks.of(plan.frames // 2, needs), clip)
+    peak, growth = _memory(compress, tracks.of(max(1, plan.frames // 4), needs), clip)
     # It also warms up, so that no round is the first.
     kept = len(compress(clip))
     frames = plan.frames if plan.full else min(plan.frames, SLOW.get(name, plan.frames))
@@ -213,16 +213,16 @@ def _timed(runners: Sequence[Callable[[], object]], rounds: int) -> list[tuple[f
 
 
 def _memory(
-    compress: Compressor, half: VisualTokens, clip: VisualTokens
+    compress: Compressor, quarter: VisualTokens, clip: VisualTokens
 ) -> tuple[int | None, float | None]:
-    """The peak for a clip, and how many times that of twice fewer frames; None if it takes long."""
+    """The peak for a clip, and how many times that of 4× fewer frames; None if it takes long."""
     before = time.process_time()
-    least = peak_bytes(compress, half)
-    if time.process_time() - before > _ENOUGH / 2:
+    least = peak_bytes(compress, quarter)
+    if time.process_time() - before > _ENOUGH / 4:
         # A long loop: the profiler would remember gigabytes of single steps.
         return None, None
     peak = peak_bytes(compress, clip)
-    return peak, peak / max(least, 1) * 2 * half.grid[0] / clip.grid[0]
+    return peak, peak / max(least, 1) * 4 * quarter.grid[0] / clip.grid[0]
 
 
 def peak_bytes(compress: Compressor, tokens: VisualTokens) -> int:

@@ -25,7 +25,7 @@ CAUSAL = (
 """Methods for live streams, all but one of which never look ahead."""
 MILLISECONDS = 1.5
 """CPU time that those may take for a frame."""
-GROWTH = 2.25
+GROWTH = 4.5
 """How many times the memory twice the frames may take."""
 _MIB = 2**20
 
@@ -47,7 +47,7 @@ class Lap:
     peak: int | None
     """Most bytes held at once beside the clip; None if watching that would take too long."""
     growth: float | None
-    """Times the peak of a clip of half the frames; None if it is not known."""
+    """Times the peak of a clip of a quarter of the frames; None if it is not known."""
     sees_question: bool = False
     """Whether it runs when a question is asked, and reads it."""
 
@@ -118,7 +118,7 @@ class Race:
             found = laps[name].milliseconds if name in laps else None
             gates.append(Gate(f"{name}: CPU ms a frame", found, MILLISECONDS, at_least=False))
         grown = [(lap.growth, lap.name) for lap in self.laps if lap.growth is not None]
-        what = "most memory for twice the frames, in times"
+        what = "most memory for four times the frames, in times"
         worst, name = max(grown, default=(None, ""))
         named = f"{what} ({name})" if name else what
         return [*gates, Gate(named, worst, GROWTH, at_least=False)]
@@ -145,7 +145,7 @@ class Race:
             "another count too; OMP_NUM_THREADS=1 leaves that out. Features: a new scene every 12 "
             "frames, drift, 20 moving tokens, neighbouring frames alike by a cosine of 0.87. Peak: "
             "the most that PyTorch held at once beside the clip itself; its growth: times the peak "
-            "of half as many frames; not watched where a loop of many steps makes that slow."
+            "of a quarter as many frames; not watched where a loop of many steps makes that slow."
         )
         asked = ", ".join(sorted(lap.name for lap in self.laps if lap.sees_question))
         if asked:

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamvlm.bench.exam import examinee, shown
+from streamvlm.bench.exam import examinee, fingerprint, shown
 from streamvlm.bench.features import video_like
 from streamvlm.bench.films import camera_film, repeat
 from streamvlm.bench.report import Conditions, Progress, Table, here, silent
@@ -56,7 +56,7 @@ ENCODED, FIRST_WORD = "encode, frames a second", "first word from stored tokens,
 
 def conditions(config: Config) -> Conditions:
     """What the figures depend on; the films are the same for every seed."""
-    return here(_SEED, examinee(config).model)
+    return here(_SEED, fingerprint(config, examinee(config)))
 
 
 def table(figures: Sequence[Figure]) -> Table:

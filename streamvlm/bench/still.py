@@ -24,6 +24,7 @@ from streamvlm.bench.exam import (
     Paper,
     chosen,
     examinee,
+    fingerprint,
     read_alike,
     shown,
     sit_at_once,
@@ -177,7 +178,7 @@ def measure_still(config: Config, plan: Plan | None = None, progress: Progress =
     skipped += [f"{each.method} is left out: {each.refused}" for each in tried if each.refused]
     trials = [Trial(each.method, tuple(each.sittings)) for each in tried if not each.refused]
     return Watch(
-        conditions=here(plan.seed, model.model),
+        conditions=here(plan.seed, fingerprint(config, model)),
         seconds=plan.seconds,
         clip=plan.frames,
         max_tokens=config.limits.max_tokens,

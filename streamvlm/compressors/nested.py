@@ -40,7 +40,7 @@ class Nested:
 
     keep: float = 0.1
     """Share of the tokens kept at most, 0–1."""
-    floor: float = 0.02
+    floor: float = 0.1
     """Stop when every token is nearer to a chosen one than this share of the clip's variance, in
     squared distance, 0–1; noise of a still camera lies below."""
     needs: ClassVar[frozenset[str]] = frozenset()

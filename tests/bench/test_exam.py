@@ -11,6 +11,7 @@ from streamvlm.bench.exam import (
     RAREST_FIRST,
     chosen,
     examinee,
+    fingerprint,
     papers,
     shown,
     sit,
@@ -22,7 +23,7 @@ from streamvlm.bench.world.planning import plan_film
 from streamvlm.bench.world.questions import KINDS, Question
 from streamvlm.config import load
 from streamvlm.errors import ConfigError
-from streamvlm.types import Word
+from streamvlm.types import Query, Word
 
 
 class Reader:
@@ -186,3 +187,15 @@ def test_who_cannot_answer_at_once_is_asked_one_by_one(exam):
 
 def test_without_questions_nothing_is_asked(exam, model):
     assert sit_at_once(model, (), replace(exam[0], questions=())) == []
+
+
+def test_an_examinee_is_reduced_as_the_configuration_says_and_the_conditions_say_it():
+    config = load("default", ["reducer.name=fastv", "reducer.layer=1"])
+    model = examinee(config)
+    assert fingerprint(config, model).endswith(", reducer fastv (keep 0.222, layer 1)")
+    paper = next(papers(3, 1, split="seeds", frames=1))
+    query = Query(paper.questions[0].text)
+    evidence = (shown(model.encode(paper.clip), paper.clip),)
+    (reduced,) = list(model.answer(query, evidence))[:1]
+    (whole,) = list(examinee(load("default")).answer(query, evidence))[:1]
+    assert reduced.probability != whole.probability
