@@ -73,7 +73,9 @@ class Compressor(Protocol):
     """A pure function of one clip's tokens.
 
     A progressive compressor also reads the compressed tokens of the clip before, as it gave them:
-    what it has to remember of its stream it adds to their `frame_cues`, which are never stored.
+    what it has to remember of its stream it adds to their `frame_cues`, which are never stored. One
+    that leaves out what the clip before has sent says `chained = True`: then the two are read
+    together.
     """
 
     needs: ClassVar[frozenset[str]]

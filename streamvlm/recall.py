@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamvlm.errors import BadOption, MemoryStoreError
-from streamvlm.memory.retrieve import LOOK_AT, load_intact, retrieve
+from streamvlm.errors import BadOption, MemoryStoreError, StreamVLMError
+from streamvlm.memory.retrieve import LOOK_AT, fit, load_intact, retrieve
 from streamvlm.memory.store import Hit, Memory, StreamInfo
 from streamvlm.moments import Moment, moments
+from streamvlm.plugins import find
 from streamvlm.stopwatch import Stopwatch
 from streamvlm.types import Evidence, Query, Span
 
@@ -49,6 +51,8 @@ def recall(
     If the question names times (see `moments`) and the query has no limits of time, the records
     that show these come first, and what room is left goes to the others as ever. If nothing new
     was seen in the query's time, or at a time named, that is the still scene that was seen last.
+    Where a compressor left out what the clip before had sent, the record of that clip comes along
+    if its tokens still fit; it does not count among `max_records`.
 
     Args:
         memory: where to look.
@@ -76,8 +80,36 @@ def recall(
         found = retrieve(memory, key, query, first=_at_times_named(memory, key, query))
         if not found:
             found = retrieve(memory, key, query, first=_standing(memory, key, query))
+        found = _with_what_they_continue(memory, key, query, found)
     seen = map(partial(_within, query), found)
     return tuple(each for each in seen if len(each.record.tokens))
+
+
+def _with_what_they_continue(
+    memory: Memory, key: NDArray[np.float32], query: Query, found: Sequence[Evidence]
+) -> tuple[Evidence, ...]:
+    """Add the record before each one that is only whole together with it."""
+    chained = {info.stream: info for info in _reachable(memory, query) if _is_chained(info)}
+    is_found = {each.record.id for each in found}
+    before: dict[str, Hit] = {}
+    for record in (each.record for each in found if each.record.stream in chained):
+        info, start = chained[record.stream], record.start
+        # Nothing was stored of a time in which nothing was new.
+        span = _still(info, start - _TOUCH) or Span(start, record.end, "sampled")
+        hits = _before(memory, key, info, span)
+        before |= {hit.id: hit for hit in hits if hit.id not in is_found}
+    whole = fit([*found, *load_intact(memory, before.values())], query.max_tokens)
+    return tuple(sorted(whole, key=lambda each: (each.record.stream, each.record.start)))
+
+
+def _is_chained(info: StreamInfo) -> bool:
+    """Whether a stream's records leave out what the one before has sent."""
+    try:
+        name = json.loads(info.recipe)["compressors"]["name"]
+        return getattr(find("compressors", name), "chained", False)
+    # Written by another program, or with a plug-in that is not installed here.
+    except (ValueError, KeyError, TypeError, StreamVLMError):
+        return False
 
 
 def _at_times_named(memory: Memory, key: NDArray[np.float32], query: Query) -> tuple[Evidence, ...]:

@@ -225,6 +225,47 @@ def test_a_still_scene_stays_within_the_budget_of_a_query_about_several_streams(
     assert sum(len(each.record.tokens) for each in evidence) <= 2
 
 
+def compressed(memory: Memory, recipe: str) -> Memory:
+    """The same records, as if they had been made with those settings."""
+    info = watched(HALL, Span(0, 80, "sampled"))
+    memory.put_stream(replace(info, recipe=recipe))
+    return memory
+
+
+PVC = json.dumps({"compressors": {"name": "pvc", "keep": 0.1}})
+
+
+def test_a_record_that_continues_another_is_read_with_it(hall):
+    assert found(compressed(hall, PVC), "What is there?", max_records=1) == [8, 9]
+    assert found(hall, "What is there at 00:33?", max_records=1) == [3, 4]
+    assert found(hall, "What is there at 00:03?", max_records=1) == [0]
+
+
+def test_what_a_record_continues_may_lie_before_a_still_time(still):
+    (info,) = still.streams()
+    still.put_stream(replace(info, recipe=PVC))
+    assert found(still, "What is there at 00:29?", max_records=1) == [0, 3]
+    assert found(still, "What is there?", max_records=1) == [3, 9]
+
+
+def test_a_record_that_is_read_anyway_is_not_read_twice(hall):
+    assert found(compressed(hall, PVC), "What is there?", max_records=2) == [7, 8, 9]
+
+
+def test_what_a_record_continues_is_left_out_if_there_is_no_room(hall):
+    query = Query("What is there?", max_records=1, max_tokens=15)
+    assert counts(recall(compressed(hall, PVC), Ear(), query, Stopwatch())) == [8]
+    query = replace(query, max_tokens=16)
+    assert counts(recall(hall, Ear(), query, Stopwatch())) == [8, 8]
+
+
+@pytest.mark.parametrize(
+    "recipe", ["recipe", "[]", "{}", '{"compressors": {"name": "gone"}}', PVC.replace("pvc", "evs")]
+)
+def test_other_records_are_whole_by_themselves(hall, recipe):
+    assert found(compressed(hall, recipe), "What is there?", max_records=1) == [9]
+
+
 class Reader:
     """Its only word is like a token's number: the last is the most alike."""
 

@@ -39,8 +39,8 @@ class PVC:
 
     It never looks ahead: after each step at most round(keep·tokens so far) are kept, and what
     still steps leave may be spent later in the clip. The first step of a clip always keeps one.
-    Only `previous` counts as sent, not the clips before it, since whoever reads a clip is sure of
-    no other; so a still scene is sent anew in every second clip.
+    Only `previous` counts as sent, not the clips before it, since a clip is read together with the
+    one before and no other; so a still scene is sent anew in every second clip.
     """
 
     keep: float = 0.25
@@ -48,6 +48,7 @@ class PVC:
     threshold: float = 0.3
     """Novelty that is a change however noisy the picture, 0–1."""
     needs: ClassVar[frozenset[str]] = frozenset()
+    chained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _ops.check_share("keep", self.keep)
