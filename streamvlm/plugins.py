@@ -140,6 +140,16 @@ def check_options(label: str, maker: type[Any], options: Mapping[str, Any]) -> N
             raise BadOption(f"{label} needs the option {option!r}")
 
 
+def default_options(maker: type[Any]) -> dict[str, Any]:
+    """The options that a constructor takes, with their defaults; those that must be given: None.
+
+    Args:
+        maker: the class whose constructor's signature is the schema.
+    """
+    parameters = inspect.signature(maker).parameters.values()
+    return {p.name: None if p.default is p.empty else p.default for p in parameters}
+
+
 def complete_options(maker: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with the constructor's defaults filled in, and whole numbers as floats where due.
 

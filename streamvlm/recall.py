@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from streamvlm.errors import BadOption, MemoryStoreError, StreamVLMError
 from streamvlm.memory.retrieve import LOOK_AT, fit, load_intact, retrieve
@@ -17,7 +18,7 @@ from streamvlm.memory.store import Hit, Memory, StreamInfo
 from streamvlm.moments import Moment, moments
 from streamvlm.plugins import find
 from streamvlm.stopwatch import Stopwatch
-from streamvlm.types import Evidence, Query, Span
+from streamvlm.types import Evidence, Query, Span, VisualTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,25 +81,29 @@ def recall(
         found = retrieve(memory, key, query, first=_at_times_named(memory, key, query))
         if not found:
             found = retrieve(memory, key, query, first=_standing(memory, key, query))
-        found = _with_what_they_continue(memory, key, query, found)
-    seen = map(partial(_within, query), found)
+        chained = {info.stream for info in _reachable(memory, query) if _is_chained(info)}
+        found = _with_what_they_continue(memory, key, query, found, chained)
+    seen = (_within(query, each, chained) for each in found)
     return tuple(each for each in seen if len(each.record.tokens))
 
 
 def _with_what_they_continue(
-    memory: Memory, key: NDArray[np.float32], query: Query, found: Sequence[Evidence]
+    memory: Memory,
+    key: NDArray[np.float32],
+    query: Query,
+    found: Sequence[Evidence],
+    chained: Container[str],
 ) -> tuple[Evidence, ...]:
     """Add the record before each one that is only whole together with it."""
-    chained = {info.stream: info for info in _reachable(memory, query) if _is_chained(info)}
-    is_found = {each.record.id for each in found}
-    before: dict[str, Hit] = {}
-    for record in (each.record for each in found if each.record.stream in chained):
-        info, start = chained[record.stream], record.start
-        # Nothing was stored of a time in which nothing was new.
-        span = _still(info, start - _TOUCH) or Span(start, record.end, "sampled")
-        hits = _before(memory, key, info, span)
-        before |= {hit.id: hit for hit in hits if hit.id not in is_found}
-    whole = fit([*found, *load_intact(memory, before.values())], query.max_tokens)
+    records = [each.record for each in found if each.record.stream in chained]
+    before = {memory.last_before(record.stream, record.start) for record in records}
+    missing = before - {None} - {record.id for record in records}
+    hits = [Hit(name, 0.0) for name in sorted(filter(None, missing))]
+    more = [
+        replace(each, score=float((each.record.keys @ key).max()))
+        for each in load_intact(memory, hits)
+    ]
+    whole = fit([*found, *more], query.max_tokens)
     return tuple(sorted(whole, key=lambda each: (each.record.stream, each.record.start)))
 
 
@@ -190,17 +195,33 @@ def _before(memory: Memory, key: NDArray[np.float32], info: StreamInfo, span: Sp
     return memory.search(key, streams=(info.stream,), since=since, until=until, limit=1)
 
 
-def _within(query: Query, found: Evidence) -> Evidence:
+def _within(query: Query, found: Evidence, chained: Container[str]) -> Evidence:
     """The same evidence without the tokens of frames outside the query's time.
 
-    The last frame before that time stays: it is what was still to be seen when it began.
+    What was still to be seen when that time began stays: the last frame before it or, where a
+    compressor leaves out what goes on as before, the last token of each place before it.
     """
     tokens, since = found.record.tokens, query.since or 0.0
-    before = tokens.seconds[tokens.seconds <= since]
-    first = before.max() if len(before) else tokens.seconds.new_tensor(since)
     until = math.inf if query.until is None else query.until
-    inside = (tokens.seconds >= first) & (tokens.seconds < until)
+    is_before = tokens.seconds <= since
+    last = _last_of_places if found.record.stream in chained else _last_frame
+    inside = last(tokens, is_before) | (~is_before & (tokens.seconds < until))
     return replace(found, record=replace(found.record, tokens=tokens.select(inside)))
+
+
+def _last_frame(tokens: VisualTokens, is_before: torch.Tensor) -> torch.Tensor:
+    """(N,) bool: the tokens of the last frame of those before a time."""
+    seconds = tokens.seconds[is_before]
+    return is_before & (tokens.seconds == seconds.max()) if len(seconds) else is_before
+
+
+def _last_of_places(tokens: VisualTokens, is_before: torch.Tensor) -> torch.Tensor:
+    """(N,) bool: of those before a time, the last token of each place."""
+    _, rows, columns = tokens.grid
+    place = tokens.flat_index % (rows * columns)
+    number = torch.arange(len(place)).where(is_before, -1)
+    last = torch.full((rows * columns,), -1).scatter_reduce(0, place, number, "amax")
+    return is_before & (last[place] == number)
 
 
 def match_stream(name: str, known: Sequence[str]) -> str:

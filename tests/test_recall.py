@@ -248,6 +248,29 @@ def test_what_a_record_continues_may_lie_before_a_still_time(still):
     assert found(still, "What is there?", max_records=1) == [3, 9]
 
 
+def test_what_a_record_continues_may_lie_before_a_gap(memory):
+    memory.append([moving(0, 0.1), moving(2, 0.5)])
+    spans = Span(0, 8, "sampled"), Span(8, 16, "gap"), Span(16, 24, "sampled")
+    memory.put_stream(replace(watched(HALL, *spans), recipe=PVC))
+    assert found(memory, "What is there?", max_records=1) == [0, 2]
+
+
+def test_of_a_record_that_sends_changes_only_the_last_token_of_each_place_stands(memory):
+    position = torch.tensor([[0, 0, 0], [0, 0, 1], [2, 0, 1], [3, 0, 0], [6, 0, 0]])
+    whole = moving(0, 0.5)
+    tokens = replace(
+        whole.tokens.select(position[:, 0]),
+        position=position,
+        grid=(8, 1, 2),
+        features=torch.arange(5.0)[:, None].expand(5, 4),
+    )
+    memory.append([replace(whole, tokens=tokens)])
+    query = Query("What is there?", since=4.0)
+    for recipe, read in ((PVC, [2, 3, 4]), ("recipe", [3, 4])):
+        (each,) = recall(compressed(memory, recipe), Ear(), query, Stopwatch())
+        assert each.record.tokens.features[:, 0].round().tolist() == read
+
+
 def test_a_record_that_is_read_anyway_is_not_read_twice(hall):
     assert found(compressed(hall, PVC), "What is there?", max_records=2) == [7, 8, 9]
 

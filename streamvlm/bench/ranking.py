@@ -138,6 +138,10 @@ class Pair:
         return self.difference.low > 0 or self.difference.high < 0
 
 
+_ROUNDING = 1e-9
+"""A standard error below this is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """How far the best compressor at a budget stands above `random`."""
@@ -151,8 +155,8 @@ class Spread:
 
     @property
     def errors(self) -> float:
-        """The lead in standard errors; NaN if the lead does not vary."""
-        return self.above.mean / self.above.error if self.above.error else math.nan
+        """The lead in standard errors; NaN if the lead does not vary, but for rounding."""
+        return self.above.mean / self.above.error if self.above.error > _ROUNDING else math.nan
 
 
 @dataclass(frozen=True)

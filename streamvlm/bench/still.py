@@ -97,8 +97,8 @@ class _Entrant:
 
     method: Method
     compress: Compressor
-    reads_previous: bool = False
-    """Whether it makes something else of a clip if it knows the one before."""
+    chained: bool
+    """Whether its records are read together with the one before."""
     sittings: list[Sitting] = field(default_factory=list)
     refused: str = ""
     """Why it is left out; empty if it is not."""
@@ -134,7 +134,8 @@ def entrants(plan: Plan, offered: frozenset[str]) -> tuple[list[_Entrant], list[
         except (StreamVLMError, ImportError) as error:
             skipped.append(f"{name} is left out: {error}")
         else:
-            found.append(_Entrant(Method(name, plan.keep if has_keep else None), built))
+            method = Method(name, plan.keep if has_keep else None)
+            found.append(_Entrant(method, built, getattr(plugin, "chained", False)))
     return found, skipped
 
 
@@ -184,7 +185,7 @@ def measure_still(config: Config, plan: Plan | None = None, progress: Progress =
         max_tokens=config.limits.max_tokens,
         trials=tuple(trials),
         blind=Trial(Method("blind", None), tuple(blind)),
-        chained=frozenset(each.method.name for each in tried if each.reads_previous),
+        chained=frozenset(each.method.name for each in tried if each.chained),
         skipped=tuple(skipped),
     )
 
@@ -239,8 +240,6 @@ class _Shift:
         began = time.perf_counter()
         kept = each.compress(tokens, previous)
         spent = 1000 * (time.perf_counter() - began)
-        if self._number == 0 and self._at == 1:
-            each.reads_previous = not read_alike(kept, each.compress(tokens))
         self._last[name] = kept
         self._stored[name] = self._stored.get(name, 0) + len(kept)
         self._spent[name] = self._spent.get(name, 0.0) + spent
@@ -261,7 +260,7 @@ class _Shift:
         name = each.method.name
         marks: list[Mark] = []
         for at, paper in self._papers.items():
-            wanted = [at, at - 1] if each.reads_previous else [at]
+            wanted = [at, at - 1] if each.chained else [at]
             records = [self._records[name, one] for one in wanted if (name, one) in self._records]
             marks += self._marks(paper, tuple(fit(records, self._max_tokens)))
         return Sitting(

@@ -55,6 +55,10 @@ def forget(
     show.out.print(f"forgotten: {stream}", markup=False)
 
 
+_LONG = 24
+"""A default value that takes more characters than this is not listed."""
+
+
 def plugins(as_json: AsJson = False) -> None:
     """List what can be chosen: each plug-in with its paper, and what goes with what."""
     for kind in registry.KINDS:
@@ -62,9 +66,16 @@ def plugins(as_json: AsJson = False) -> None:
             show.out.print(kind, style="bold")
         for name in registry.names(kind):
             about, known = registry.summary(kind, name), facts(kind, name)
+            options = registry.default_options(registry.find(kind, name))
             if as_json:
-                show.line({"kind": kind, "name": name, "summary": about, **known})
+                named = {"kind": kind, "name": name, "summary": about}
+                show.line({**named, **known, "options": options})
                 continue
             show.out.print(f"  {name:<16} {about}", markup=False)
-            if text := sentence(known):
-                show.out.print(f"  {'':<16} {text}", style="dim", markup=False)
+            listed = ", ".join(
+                option if value is None or len(repr(value)) > _LONG else f"{option} {value!r}"
+                for option, value in options.items()
+            )
+            for text in (sentence(known), f"options: {listed or 'none'}"):
+                if text:
+                    show.out.print(f"  {'':<16} {text}", style="dim", markup=False)

@@ -9,6 +9,9 @@ import torch
 
 from streamvlm.types import VisualTokens
 
+_ROWS_AT_ONCE = 4096
+"""Bounds what is copied into full precision."""
+
 
 def similarity_before(tokens: VisualTokens) -> torch.Tensor:
     """How much each token is like the latest earlier one at its place.
@@ -44,7 +47,11 @@ def cosines(one_KD: torch.Tensor, other_KD: torch.Tensor) -> torch.Tensor:
     Returns:
         (K,) float32; 0 where one of the two is zero.
     """
-    one_KD, other_KD = one_KD.float(), other_KD.float()
+    pieces = zip(*(torch.split(part, _ROWS_AT_ONCE) for part in (one_KD, other_KD)), strict=True)
+    return torch.cat([_cosines(one.float(), other.float()) for one, other in pieces])
+
+
+def _cosines(one_KD: torch.Tensor, other_KD: torch.Tensor) -> torch.Tensor:
     dot = torch.einsum("kd,kd->k", one_KD, other_KD)
     norms = torch.linalg.vector_norm(one_KD, dim=1) * torch.linalg.vector_norm(other_KD, dim=1)
     similar: torch.Tensor = dot / norms.clamp(min=torch.finfo(norms.dtype).tiny)

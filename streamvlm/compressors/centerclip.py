@@ -28,7 +28,7 @@ class CenterCLIP:
     the encoder. The first medoid is the token of the largest norm, each next one that whose nearest
     medoid is the farthest (KKZ). Then every token joins its nearest medoid, and of each cluster the
     token with the least sum of distances to the others, weighted by `weight`, becomes the medoid,
-    until nothing changes or it was done `iterations` times.
+    until nothing changes or it was done `iterations` times (the published code: up to 100).
 
     Exactly round(keep·N) tokens come out, dealt out to segments by largest remainders. Medoids stay
     as they were: nothing is merged, so `weight` stays their own too. A segment knows nothing of the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from streamvlm.compressors import _kcentre, _ops
+from streamvlm.compressors import _kcentre, _ops, _published
 from streamvlm.types import VisualTokens
 
 
@@ -31,8 +31,7 @@ class DivPrune:
 
     def __post_init__(self) -> None:
         _ops.check_share("keep", self.keep)
-        if self.compat not in ("fixed", "official"):
-            raise ValueError(f"compat must be 'fixed' or 'official', found {self.compat!r}")
+        _published.check_compat(self.compat)
 
     def __call__(self, tokens: VisualTokens, previous: VisualTokens | None = None) -> VisualTokens:
         """Keep round(keep·N) tokens.

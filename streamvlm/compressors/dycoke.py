@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from streamvlm.compressors import _ops, _places
+from streamvlm.compressors import _ops, _places, _published
 from streamvlm.errors import BadOption
 from streamvlm.types import VisualTokens
 
@@ -58,8 +58,7 @@ class DyCoke:
     def __post_init__(self) -> None:
         _ops.check_share("keep", self.keep)
         _ops.check_share("prune", self.prune, may_be_zero=True)
-        if self.compat not in ("fixed", "official"):
-            raise ValueError(f"compat must be 'fixed' or 'official', found {self.compat!r}")
+        _published.check_compat(self.compat)
 
     def __call__(self, tokens: VisualTokens, previous: VisualTokens | None = None) -> VisualTokens:
         """Keep round(keep·N) tokens.

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from streamvlm.compressors import _merge, _ops, _places
+from streamvlm.compressors import _merge, _ops, _places, _published
 from streamvlm.errors import BadOption
 from streamvlm.types import VisualTokens
 
@@ -55,8 +55,7 @@ class FrameFusion:
         for name in ("threshold", "anchor"):
             if not -1 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be -1 to 1, found {getattr(self, name)}")
-        if self.compat not in ("fixed", "official"):
-            raise ValueError(f"compat must be 'fixed' or 'official', found {self.compat!r}")
+        _published.check_compat(self.compat)
 
     def __call__(self, tokens: VisualTokens, previous: VisualTokens | None = None) -> VisualTokens:
         """Merge, and drop if need be, to at most round(keep·N) tokens.

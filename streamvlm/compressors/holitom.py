@@ -12,8 +12,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from streamvlm.compressors import _clusters, _holitom, _merge, _ops, _places, _windows
-from streamvlm.errors import BadOption
+from streamvlm.compressors import _clusters, _holitom, _merge, _ops, _places, _published, _windows
 from streamvlm.types import VisualTokens
 
 NEIGHBOURS = 7
@@ -65,8 +64,7 @@ class HoliTom:
         _ops.check_share("mix", self.mix, may_be_zero=True)
         if self.longest < 1:
             raise ValueError(f"longest must be at least 1, found {self.longest}")
-        if self.compat not in ("fixed", "official"):
-            raise ValueError(f"compat must be 'fixed' or 'official', found {self.compat!r}")
+        _published.check_compat(self.compat)
 
     def __call__(self, tokens: VisualTokens, previous: VisualTokens | None = None) -> VisualTokens:
         """Keep and merge to at most round(keep·N) tokens.
@@ -78,15 +76,12 @@ class HoliTom:
 
         Raises:
             ConfigError: the cue is missing.
-            BadOption: `compat="official"` and the tokens are not dense.
+            BadOption: `compat="official"` and the published code cannot take these tokens.
         """
         if _ops.budget(self.keep, tokens) >= len(tokens):
             return tokens
-        if self.compat == "official" and not tokens.is_dense:
-            raise BadOption(
-                f"the official HoliTom needs dense tokens, found {len(tokens)} of grid "
-                f"{tokens.grid}; use compat 'fixed'"
-            )
+        if self.compat == "official":
+            _published.require("HoliTom", {"dense tokens": tokens.is_dense}, self.keep, tokens)
         attention = _ops.cue(tokens.cues, "attention")
         _, step, count = torch.unique_consecutive(
             tokens.position[:, 0], return_inverse=True, return_counts=True
@@ -94,6 +89,9 @@ class HoliTom:
         place = tokens.flat_index % (tokens.grid[1] * tokens.grid[2])
         run_TP = self._static_runs(tokens, step, place, len(count))
         plan = self._plan(tokens, run_TP, count.tolist())
+        if self.compat == "official":
+            needs = {"at least one token kept": sum(plan.centres) + sum(plan.dynamic) > 0}
+            _published.require("HoliTom", needs, self.keep, tokens)
 
         window_T, is_static_WP = _static_places(run_TP, plan.starts)
         window = window_T[step]

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from streamvlm.compressors import _ops, _places
+from streamvlm.compressors import _ops, _places, _published
 from streamvlm.errors import BadOption
 from streamvlm.types import VisualTokens
 
@@ -46,8 +46,7 @@ class LongVU:
         _ops.check_share("keep", self.keep)
         if self.window < 1:
             raise ValueError(f"window must be at least 1, found {self.window}")
-        if self.compat not in ("fixed", "official"):
-            raise ValueError(f"compat must be 'fixed' or 'official', found {self.compat!r}")
+        _published.check_compat(self.compat)
 
     def __call__(self, tokens: VisualTokens, previous: VisualTokens | None = None) -> VisualTokens:
         """Keep at most round(keep·N) tokens.

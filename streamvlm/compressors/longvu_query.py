@@ -75,9 +75,6 @@ def _best_frames(tokens: VisualTokens, room: float) -> torch.Tensor:
 
 def _in_order(one: VisualTokens, other: VisualTokens) -> VisualTokens:
     """The tokens of both, of which none share a place, in time-then-place order."""
-    deepstack = None
-    if one.deepstack is not None and other.deepstack is not None:
-        deepstack = torch.cat([one.deepstack, other.deepstack])
     whole = replace(
         one,
         features=torch.cat([one.features, other.features]),
@@ -85,6 +82,11 @@ def _in_order(one: VisualTokens, other: VisualTokens) -> VisualTokens:
         seconds=torch.cat([one.seconds, other.seconds]),
         weight=torch.cat([one.weight, other.weight]),
         cues={name: torch.cat([cue, other.cues[name]]) for name, cue in one.cues.items()},
-        deepstack=deepstack,
+        deepstack=_joined(one.deepstack, other.deepstack),
+        rank=_joined(one.rank, other.rank),
     )
     return whole.select(whole.flat_index.argsort())
+
+
+def _joined(one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor | None:
+    return None if one is None or other is None else torch.cat([one, other])

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from streamvlm.compressors import _clusters, _merge, _ops, _prunevid, _windows
+from streamvlm.compressors import _clusters, _merge, _ops, _prunevid, _published, _windows
 from streamvlm.errors import BadOption
 from streamvlm.types import VisualTokens
 
@@ -61,8 +61,7 @@ class PruneVid:
     def __post_init__(self) -> None:
         for name in ("keep", "segments", "clusters"):
             _ops.check_share(name, getattr(self, name))
-        if self.compat not in ("fixed", "official"):
-            raise ValueError(f"compat must be 'fixed' or 'official', found {self.compat!r}")
+        _published.check_compat(self.compat)
 
     def __call__(self, tokens: VisualTokens, previous: VisualTokens | None = None) -> VisualTokens:
         """Merge to at most round(keep·N) tokens.
@@ -172,7 +171,8 @@ def _mean_cosines(x_KD: torch.Tensor, place: torch.Tensor, places: int) -> torch
 
     The squared length of a sum of k unit vectors is k plus the cosines of its k·(k − 1) pairs.
     """
-    norm = torch.linalg.vector_norm(x_KD, dim=1, dtype=torch.float32)
+    dtype = torch.promote_types(x_KD.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x_KD, dim=1, dtype=dtype)
     row = torch.arange(len(place), device=place.device)
     share = 1 / norm.clamp(min=1e-12)
     (mean,), total = _merge.weighted_means([x_KD], row, place, share, places)

@@ -18,6 +18,8 @@ _LEAST = 0.05
 
 _SAMPLE = 64
 """Numbers of each token that show whether two pictures are the very same."""
+_ROUNDING = 1e-6
+"""Novelty below this is that of the very same picture, as the clip before may have sent it."""
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -121,7 +123,8 @@ class _Sent:
         dot = torch.einsum("nd,nd->n", look, reference)
         novelty = 1 - dot / (length * self._length[place]).clamp(min=_TINY)
         novelty = novelty.where(self._is_seen[place], torch.nan)
-        flicker = novelty.nanmedian().where(~self._repeats(part), torch.nan)
+        flicker = novelty.nanmedian()
+        flicker = flicker.where(~self._repeats(part, flicker), torch.nan)
         self._noise = torch.fmin(self._noise, flicker)
         change = (self._noise * _ABOVE_NOISE).clamp(min=_LEAST).clamp(max=self._threshold)
 
@@ -141,8 +144,10 @@ class _Sent:
         self._is_seen[place] = True
         return is_kept
 
-    def _repeats(self, part: slice) -> torch.Tensor:
+    def _repeats(self, part: slice, flicker: torch.Tensor) -> torch.Tensor:
         """() bool: whether a step is the very picture before it, which has no noise to show."""
+        if part.start == 0:
+            return flicker <= _ROUNDING
         before = slice(2 * part.start - part.stop, part.start)
         if before.start < 0:
             return torch.zeros((), dtype=torch.bool, device=self._place.device)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from streamvlm.compressors import _gaussian, _merge, _ops
+from streamvlm.compressors import _gaussian, _merge, _ops, _published
 from streamvlm.errors import BadOption
 from streamvlm.types import VisualTokens
 
@@ -45,8 +45,7 @@ class VidCom2:
 
     def __post_init__(self) -> None:
         _ops.check_share("keep", self.keep)
-        if self.compat not in ("fixed", "official"):
-            raise ValueError(f"compat must be 'fixed' or 'official', found {self.compat!r}")
+        _published.check_compat(self.compat)
 
     def __call__(self, tokens: VisualTokens, previous: VisualTokens | None = None) -> VisualTokens:
         """Keep round(keep·N) tokens.

@@ -217,6 +217,14 @@ class Catalog:
         )
         return [uid for (uid,) in rows]
 
+    def last_before(self, stream: str, seconds: float) -> str | None:
+        """The record of a stream that starts last before a second of it."""
+        row = self._sql.execute(
+            "SELECT uid FROM segment WHERE stream = ? AND start < ? ORDER BY start DESC LIMIT 1",
+            (stream, seconds),
+        ).fetchone()
+        return row[0] if row else None
+
     def uid_of(self, sids: Sequence[int]) -> dict[int, str]:
         """Record ids by number; those gone meanwhile are left out."""
         query = "SELECT sid, uid FROM segment WHERE sid = ?"

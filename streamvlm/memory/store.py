@@ -160,6 +160,11 @@ class Memory:
         with self._using("read"):
             return self._catalog.uids(stream)
 
+    def last_before(self, stream: str, seconds: float) -> str | None:
+        """The id of a stream's record that starts last before a second; None if none does."""
+        with self._using("read"):
+            return self._catalog.last_before(stream, seconds)
+
     def streams(self) -> list[StreamInfo]:
         """What is known about every stream, by id."""
         with self._using("read"):

@@ -33,14 +33,15 @@ def subset(tokens: VisualTokens, share: float = 0.4, seed: int = 1) -> VisualTok
     chosen[0] = True
     left = tokens.select(chosen)
     weight = torch.randint(1, 4, (len(left),), generator=dice).float()
-    return replace(left, weight=weight)
+    return replace(left, weight=weight, rank=torch.randperm(len(left), generator=dice))
 
 
 def fields(tokens: VisualTokens) -> dict[str, torch.Tensor]:
     named = {name: getattr(tokens, name) for name in ("features", "position", "seconds", "weight")}
     named |= {f"cue {name}": cue for name, cue in tokens.cues.items()}
     named |= {f"frame cue {name}": cue for name, cue in tokens.frame_cues.items()}
-    return named if tokens.deepstack is None else {**named, "deepstack": tokens.deepstack}
+    optional = {name: getattr(tokens, name) for name in ("deepstack", "rank")}
+    return named | {name: part for name, part in optional.items() if part is not None}
 
 
 def assert_equal(one: VisualTokens, other: VisualTokens) -> None:
@@ -62,7 +63,9 @@ def assert_well_formed(out: VisualTokens, tokens: VisualTokens, keep: float) -> 
     source = tokens.select(head)
     assert torch.equal(out.position, source.position), "a position that no source token has"
     # A frame cue that the input has not is what a progressive method remembers.
-    known = [name for name in fields(out) if name in fields(tokens) or "frame cue" not in name]
+    # What it ranked itself need not be as it was ranked before.
+    known = [name for name in fields(out) if name in fields(tokens) and name != "rank"]
+    assert fields(tokens).keys() <= fields(out).keys(), "fields were lost"
     for name in known:
         value = fields(out)[name]
         assert value.dtype == fields(tokens)[name].dtype, f"{name} changed its dtype"
@@ -143,8 +146,8 @@ def check_constant_input(plugin: type, clip) -> None:
             torch.testing.assert_close(out.features, tokens.features[: len(out)])
 
 
-def check_half_precision(plugin: type, clip) -> None:
-    for dtype in (torch.float16, torch.bfloat16):
+def check_other_precisions(plugin: type, clip) -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
         dense = clip((9, 5, 7), "scenes", cues=plugin.needs, dtype=dtype)
         dense = replace(dense, deepstack=dense.features[:, None])
         for tokens in (dense, subset(dense)):
@@ -196,7 +199,8 @@ def check_linear_memory(plugin: type, clip) -> None:
         short, long = (clip((t, 6, 6), kind, width=64, cues=plugin.needs) for t in (32, 128))
         compress = plugin(keep=0.25)
         growth = peak_bytes(compress, long) / peak_bytes(compress, short)
-        assert growth < 4.5, f"4 times the clip takes {growth:.1f} times the memory"
+        # Linear is 4, or a little more where rounds add up; quadratic is 16.
+        assert growth < 5.5, f"4 times the clip takes {growth:.1f} times the memory"
 
 
 def check_names_its_paper(plugin: type, clip) -> None:

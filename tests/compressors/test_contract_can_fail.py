@@ -101,7 +101,7 @@ BROKEN = {
         lambda t, n: scaled(first(t, n), 1 / t.features.std(0)),
     ),
     "always float32": (
-        "half_precision",
+        "other_precisions",
         "changed its dtype",
         lambda t, n: replace(first(t, n), features=t.features[:n].float()),
     ),

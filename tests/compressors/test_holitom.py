@@ -270,3 +270,9 @@ def test_golden_tokens_of_a_seeded_clip(clip):
         [[-1.1023, -1.0614, -0.3741], [-0.8696, -0.5483, -0.8459], [1.0200, -0.5989, -0.0940]]
     )
     torch.testing.assert_close(out.features[:3, :3], golden, atol=1e-4, rtol=0)
+
+
+def test_official_refuses_a_clip_of_which_it_would_keep_nothing(clip):
+    tokens = clip((6, 1, 1), "constant", cues=HoliTom.needs)
+    with pytest.raises(BadOption, match="needs at least one token kept"):
+        HoliTom(keep=0.02, compat="official")(tokens)
