@@ -220,9 +220,9 @@ def test_a_clip_that_begins_with_what_was_sent_is_not_free_of_noise_for_that(cli
     # Its first step is what the clip before sent; all others flicker by more than the least change.
     dense = clip((8, 5, 7), "still", width=64)
     look = dense.features.view(8, 35, 64)
-    noisy = look[:1] + 0.15 * torch.cat((torch.zeros_like(look[:1]), look[1:] - look.mean(0)))
+    noisy = look[:1] + 2 * torch.cat((torch.zeros_like(look[:1]), look[1:] - look.mean(0)))
     first = replace(dense, features=look[:1].expand(8, 35, 64).reshape(-1, 64))
     then = replace(dense, features=noisy.reshape(-1, 64))
     previous = PVC(keep=0.5)(first)
     assert len(previous) == 35
-    assert len(PVC(keep=0.5)(then, previous)) <= len(PVC(keep=0.5)(then))
+    assert len(PVC(keep=0.5)(then, previous)) < 35
