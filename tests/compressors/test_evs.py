@@ -57,3 +57,15 @@ def test_a_still_clip_keeps_its_first_frame(clip):
     frame = clip((1, 3, 3)).features
     tokens = replace(clip((4, 3, 3)), features=frame.repeat(4, 1))
     assert EVS(keep=0.25)(tokens).flat_index.tolist() == list(range(9))
+
+
+def test_golden(clip):
+    # Made by this code; a change of any number is a change of the method.
+    out = EVS(keep=0.05)(clip((4, 5, 7), "scenes"))
+    assert out.flat_index.tolist() == [2, 7, 12, 17, 22, 27, 32]
+    torch.testing.assert_close(
+        out.features[:, 0],
+        torch.tensor([-0.5462, 0.236, 0.0003, -0.1353, 0.8321, 2.3962, -0.273]),
+        atol=1e-4,
+        rtol=0,
+    )

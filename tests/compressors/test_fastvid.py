@@ -249,3 +249,15 @@ def test_missing_cues_are_named(clip):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         FastVID(**options)
+
+
+def test_golden(clip):
+    # Made by this code; a change of any number is a change of the method.
+    out = FastVID(keep=0.05)(clip((4, 5, 7), "scenes", cues=CUES))
+    assert out.flat_index.tolist() == [10, 34, 64, 67, 86, 93, 105]
+    torch.testing.assert_close(
+        out.features[:, 0],
+        torch.tensor([0.4152, 1.3811, 0.243, -0.3574, 0.2555, 0.3861, -0.9755]),
+        atol=1e-4,
+        rtol=0,
+    )

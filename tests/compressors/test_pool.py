@@ -74,3 +74,12 @@ def test_cells_without_tokens_give_none(clip):
     assert len(pooled) <= 8
     assert (pooled.position[:, 1] < 2).all()
     assert pooled.weight.sum() == 16
+
+
+def test_golden(clip):
+    # Made by this code; a change of any number is a change of the method.
+    out = Pool(keep=0.05)(clip((4, 5, 7), "scenes"))
+    assert out.flat_index.tolist() == [17, 52, 87, 122]
+    torch.testing.assert_close(
+        out.features[:, 0], torch.tensor([-0.0647, -0.045, -0.1187, -0.0212]), atol=1e-4, rtol=0
+    )

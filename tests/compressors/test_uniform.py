@@ -23,3 +23,15 @@ def test_steps_get_equal_parts_to_within_one_token(clip, keep):
     counts = torch.bincount(kept.position[:, 0], minlength=33)
     assert len(kept) == round(keep * 33 * 35)
     assert counts.max() - counts.min() <= 1
+
+
+def test_golden(clip):
+    # Made by this code; a change of any number is a change of the method.
+    out = Uniform(keep=0.05)(clip((4, 5, 7), "scenes"))
+    assert out.flat_index.tolist() == [10, 30, 50, 70, 90, 110, 130]
+    torch.testing.assert_close(
+        out.features[:, 0],
+        torch.tensor([0.7635, -0.7172, -2.1131, -1.2119, 0.3687, 0.1248, -0.9533]),
+        atol=1e-4,
+        rtol=0,
+    )
