@@ -27,7 +27,9 @@ def similarity_before(tokens: VisualTokens) -> torch.Tensor:
     similar = torch.full_like(tokens.weight, -torch.inf)
     if tokens.is_dense:
         frame = rows * columns
-        similar[frame:] = cosines(tokens.features[:-frame], tokens.features[frame:])
+        x_ND, length = tokens.features, _lengths(tokens.features)
+        found = _dots(x_ND[:-frame], x_ND[frame:]) / _product(length[:-frame], length[frame:])
+        similar[frame:] = found
         return similar
     place = tokens.flat_index % (rows * columns)
     by_place = place.argsort(stable=True)
@@ -47,12 +49,20 @@ def cosines(one_KD: torch.Tensor, other_KD: torch.Tensor) -> torch.Tensor:
     Returns:
         (K,) float32; 0 where one of the two is zero.
     """
+    return _dots(one_KD, other_KD) / _product(_lengths(one_KD), _lengths(other_KD))
+
+
+def _dots(one_KD: torch.Tensor, other_KD: torch.Tensor) -> torch.Tensor:
     pieces = zip(*(torch.split(part, _ROWS_AT_ONCE) for part in (one_KD, other_KD)), strict=True)
-    return torch.cat([_cosines(one.float(), other.float()) for one, other in pieces])
+    return torch.cat([torch.einsum("kd,kd->k", a.float(), b.float()) for a, b in pieces])
 
 
-def _cosines(one_KD: torch.Tensor, other_KD: torch.Tensor) -> torch.Tensor:
-    dot = torch.einsum("kd,kd->k", one_KD, other_KD)
-    norms = torch.linalg.vector_norm(one_KD, dim=1) * torch.linalg.vector_norm(other_KD, dim=1)
-    similar: torch.Tensor = dot / norms.clamp(min=torch.finfo(norms.dtype).tiny)
-    return similar
+def _lengths(x_KD: torch.Tensor) -> torch.Tensor:
+    dtype = torch.promote_types(x_KD.dtype, torch.float32)
+    length: torch.Tensor = torch.linalg.vector_norm(x_KD, dim=1, dtype=dtype).float()
+    return length
+
+
+def _product(one_K: torch.Tensor, other_K: torch.Tensor) -> torch.Tensor:
+    product = one_K * other_K
+    return product.clamp(min=torch.finfo(product.dtype).tiny)
