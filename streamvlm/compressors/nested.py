@@ -25,9 +25,11 @@ class Nested:
     A farthest-first traversal. The first token is the one that stands out most from the clip's
     mean. Then comes, again and again, the token with the largest product of two distances: to the
     nearest token chosen before (is it new, and unlike the rest?) and to the mean of the clip (does
-    it stand out?). So diversity, novelty in time and saliency are one number, and no cue is needed.
-    Without the second factor it is Gonzalez's k-centre heuristic, whose every prefix covers all
-    tokens within twice the best radius possible for so many.
+    it stand out?). In its place the first in time is taken of all that nearly equal it, so that
+    what stands still is kept as it was first seen, in one step. So diversity, novelty in time and
+    saliency are one number, and no cue is needed. Without the second factor it is Gonzalez's
+    k-centre heuristic, whose every prefix covers all tokens within twice the best radius possible
+    for so many.
 
     What is kept carries its `rank`. Any smaller budget later is a cut by rank: no feature is read
     again. The reader of a memory makes that cut when the evidence does not fit its budget.
@@ -41,8 +43,8 @@ class Nested:
     keep: float = 0.1
     """Share of the tokens kept at most, 0–1."""
     floor: float = 0.1
-    """Stop when every token is nearer to a chosen one than this share of the clip's variance, in
-    squared distance, 0–1; noise of a still camera lies below."""
+    """Tokens nearly equal one another if their squared distance is at most this share of the clip's
+    variance, 0–1; noise of a still camera lies below."""
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -81,18 +83,23 @@ def _farthest_first(point_NP: torch.Tensor, count: int, floor: float) -> torch.T
     enough = floor * salience.mean()
     weight = salience.clamp(min=torch.finfo(salience.dtype).tiny)
     distance = torch.full_like(salience, torch.inf)
-    pick = salience.argmax()
-    order, radius = [pick], []
-    for _ in range(count - 1):
-        # ‖x − c‖² = ‖x‖² − 2x·c + ‖c‖², one product instead of a difference for each feature.
-        to_pick = torch.addmv(salience, point_NP, point_NP[pick], alpha=-2) + salience[pick]
-        distance = torch.minimum(distance, to_pick.clamp_(min=0)).index_fill(0, pick, -torch.inf)
+    order: list[torch.Tensor] = []
+    radius = []
+    for _ in range(count):
         radius.append(distance.max())
-        pick = (distance * weight).argmax()
+        best = (distance * weight).argmax() if order else salience.argmax()
+        # Of all that nearly equal the best, the first: argmax of what is true.
+        is_like = (_to(point_NP, salience, best) <= enough) & (distance >= 0)
+        pick = is_like.index_fill(0, best, True).int().argmax()
         order.append(pick)
+        distance = torch.minimum(distance, _to(point_NP, salience, pick))
+        distance = distance.index_fill(0, pick, -torch.inf)
     # Looked at only now, so that no pick waits for the device.
-    is_covered = (
-        torch.stack(radius) <= enough if radius else salience.new_empty(0, dtype=torch.bool)
-    )
-    chosen = torch.stack(order)
-    return chosen[: 1 + int((~is_covered).cumprod(0).sum())]
+    is_needed = torch.stack(radius) > enough
+    return torch.stack(order)[: int(is_needed.cumprod(0).sum())]
+
+
+def _to(point_NP: torch.Tensor, salience_N: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
+    """(N,) squared distances to one of the points: ‖x‖² − 2x·c + ‖c‖²."""
+    square = torch.addmv(salience_N, point_NP, point_NP[one], alpha=-2) + salience_N[one]
+    return square.clamp_(min=0)
