@@ -99,7 +99,8 @@ class Race:
 
     def tables(self) -> list[Table]:
         """Time and memory of each, the published forms beside ours, and the gates."""
-        return [self._laps(), self._duels(), gate_table(self.gates())]
+        beside = [self._duels()] if self.duels else []
+        return [self._laps(), *beside, gate_table(self.gates())]
 
     def gates(self) -> list[Gate]:
         """What was promised; the promises are for T = 128, N = 196, D = 1024, keep 0.1."""

@@ -30,7 +30,7 @@ def race(
     """Time every installed compressor on made-up video-like features, and published code beside it.
 
     CPU time and peak memory on 196 tokens a frame of 1024 features each; no model and no
-    configuration play a part. About eight minutes on 2 cores.
+    configuration play a part. About three minutes on 2 cores.
     """
     # PyTorch's profiler tells stderr of every start and stop; it reads this when it is loaded.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
