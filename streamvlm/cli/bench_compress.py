@@ -46,8 +46,8 @@ def compress(
 
     Of the configuration the model is measured; its own compressor and its memory play no part. Each
     clip is encoded once, and asked about once for each compressor at each keep, and once more with
-    all tokens and with none; those that read the question compress it anew for each. With all
-    compressors about 25 minutes for the demo model on 2 cores, and 20 for 400 clips at one keep.
+    all tokens and with none; those that read the question compress it anew for each. About 25
+    minutes for the demo model on 2 cores with all compressors, and 20 for 400 clips at one keep.
     """
     from streamvlm.bench.compress import Plan, measure_compress
     from streamvlm.config import load
