@@ -12,8 +12,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 import torch.nn.functional as F
 
-from streamvlm.compressors import _fastvid, _fastvid_merge, _merge, _ops
-from streamvlm.errors import BadOption
+from streamvlm.compressors import _fastvid, _fastvid_merge, _merge, _ops, _published
 from streamvlm.types import VisualTokens
 
 Variant = Literal["llava_onevision", "llava_video", "qwen2_5_vl"]
@@ -156,11 +155,7 @@ class FastVID:
                 more <= there - kept for there, kept, more in steps
             ),
         }
-        if unmet := [need for need, is_met in needs.items() if not is_met]:
-            raise BadOption(
-                f"the official FastVID needs {' and '.join(unmet)}, found {len(tokens)} tokens of "
-                f"grid {tokens.grid} at keep {self.keep}; use compat 'fixed'"
-            )
+        _published.require("FastVID", needs, self.keep, tokens)
         return plan
 
 
