@@ -177,6 +177,8 @@ class MemoryRecord:
     """(T,) uint64: hash of each frame's pixels as decoded, for `verify`."""
     thumbnail: bytes
     """A small JPEG of the clip's middle frame."""
+    tier: int = 0
+    """How far it was thinned: 0 as stored, 1 fewer tokens, 2 merged, 3 keys and thumbnail only."""
 
 
 @dataclass(frozen=True, slots=True)

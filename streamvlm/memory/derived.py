@@ -1,7 +1,7 @@
 """Index files: what can be thrown away at any time and is made again from the shards.
 
 FAISS does not check its files (a zeroed page of one answered wrongly in silence), so the size and
-crc32 of each are written to a third file, last, and compared before FAISS sees it.
+checksum of each are written to a third file, last, and compared before FAISS sees it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import io
 import json
 import logging
 import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 _BLOCK = 1 << 24
 
 
@@ -62,15 +62,16 @@ def save(
 
 
 def _replace(path: Path, blobs: Sequence[bytes | memoryview]) -> list[int]:
-    """Write a file beside and rename it; returns its size and crc32."""
+    """Write a file beside and rename it; returns its size and checksum."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    crc = size = 0
+    digest, size = xxh3_64(), 0
     with draft.open("wb") as file:
         for blob in blobs:
             file.write(blob)
-            crc, size = zlib.crc32(blob, crc), size + len(blob)
+            digest.update(blob)
+            size += len(blob)
     draft.replace(path)
-    return [size, crc]
+    return [size, digest.intdigest()]
 
 
 def load(
@@ -94,7 +95,8 @@ def load(
         if seal["version"] != _VERSION or seal["shard"] != shard or seal["keys"] > committed:
             raise ValueError("they belong to another shard or version")
         index = index_path.read_bytes()
-        if [len(index), zlib.crc32(index)] != seal["faiss"] or _sum(key_path) != seal["npy"]:
+        sums = ([len(index), xxh3_64(index).intdigest()], _sum(key_path))
+        if sums != (seal["faiss"], seal["npy"]):
             raise ValueError("size or checksum differ")
         # Copy-on-write, because torch refuses to look at what it may not write.
         keys: NDArray[np.float16] = np.load(key_path, mmap_mode="c", allow_pickle=False)
@@ -108,9 +110,16 @@ def load(
     return keys, index or None
 
 
+def remove(folder: Path, shard: str) -> None:
+    """Delete the index files of a shard, if there are any."""
+    for path in _paths(folder, shard):
+        path.unlink(missing_ok=True)
+
+
 def _sum(path: Path) -> list[int]:
-    crc = size = 0
+    digest, size = xxh3_64(), 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
-            crc, size = zlib.crc32(block, crc), size + len(block)
-    return [size, crc]
+            digest.update(block)
+            size += len(block)
+    return [size, digest.intdigest()]

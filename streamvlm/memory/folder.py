@@ -1,35 +1,51 @@
-"""The folder of a memory: its fixed names, its format file, its lock, its errors in words.
+"""The folder of a memory: its fixed names, its format file, its errors in words.
 
-format.json          version, identity and payload codec; never rewritten
+format.json          version, identity, payload codec, novelty; never rewritten
 catalog.db           SQLite: which streams, shards and records exist
-writer.lock          held by the one writer
+catalog.lock         held round each commit and checkpoint
+maintain.lock        held by the one process that tidies up
 shards/<name>.svm    records, append-only
 index/<name>.*       derived from the shards; delete at will
+backup/              copies of the catalogue
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.info import Identity
+from streamvlm.memory.novelty import Novelty
 from streamvlm.memory.quant import check_payload
 
-FORMAT = 1
-"""The version of the folder that this code writes, and the newest it reads."""
+FORMAT = 2
+"""The version of the folder that this code writes and reads."""
 
 Sync = Literal["power", "process"]
 """What acknowledged data survives: a power cut, or a killed process only (faster)."""
 
-_OURS = {"catalog.db", "catalog.db-wal", "catalog.db-shm", "writer.lock", "shards", "index"}
+_OURS = {"shards", "index", "backup", "maintain.lock", "catalog.lock"}
+_OURS |= {"catalog.db", "catalog.db-wal", "catalog.db-shm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What every record of a memory has in common: the content of `format.json`."""
+
+    identity: Identity
+    """Whose vectors it holds."""
+    payload: str
+    """How features are written."""
+    novelty: Novelty
+    """Which keys are indexed."""
 
 
 @contextmanager
@@ -58,7 +74,10 @@ def _reason(error: OSError | sqlite3.Error) -> str:
     if code in (errno.EROFS, errno.EACCES, errno.EPERM) or (is_sqlite and "readonly" in text):
         return "writing there is not permitted; choose another folder or change its permissions"
     if isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a data" in text):
-        return f"its catalogue is damaged ({text}); restore catalog.db from a copy"
+        return (
+            f"its catalogue is damaged ({text}); make it again from the shards: "
+            "streamvlm memory rebuild"
+        )
     return f"{text}; check the disk and do it again"
 
 
@@ -110,26 +129,24 @@ def is_memory(path: Path) -> bool:
     return (path / "format.json").exists()
 
 
-def write_format(path: Path, identity: Identity, payload: str) -> None:
+def write_format(path: Path, chosen: Format) -> None:
     """Write `format.json`, which makes a folder a memory."""
     content = {
         "format": FORMAT,
-        "encoder": identity.encoder,
-        "embedder": identity.embedder,
-        "key_width": identity.key_width,
-        "payload": payload,
+        "encoder": chosen.identity.encoder,
+        "embedder": chosen.identity.embedder,
+        "key_width": chosen.identity.key_width,
+        "payload": chosen.payload,
+        "novelty": asdict(chosen.novelty),
     }
     write_durably(path / "format.json", json.dumps(content, indent=2).encode() + b"\n")
 
 
-def read_format(path: Path) -> tuple[Identity, str]:
-    """Read `format.json` and see that there is a catalogue.
-
-    Returns:
-        Whose vectors the memory holds, and the payload codec.
+def read_format(path: Path) -> Format:
+    """Read `format.json`.
 
     Raises:
-        MemoryStoreError: no folder, not a memory, a newer format, or a missing or damaged file.
+        MemoryStoreError: no folder, not a memory, another format, or a damaged file.
     """
     if not path.is_dir():
         raise MemoryStoreError(
@@ -137,13 +154,14 @@ def read_format(path: Path) -> tuple[Identity, str]:
         )
     try:
         content = json.loads((path / "format.json").read_bytes())
-        if (found := int(content["format"])) > FORMAT:
+        if (found := int(content["format"])) != FORMAT:
+            newer = found > FORMAT
             raise MemoryStoreError(
-                f"the memory {path} has format {found}, this StreamVLM reads up to {FORMAT}; "
-                "upgrade streamvlm"
+                f"the memory {path} has format {found}, this StreamVLM reads {FORMAT}; "
+                f"{'upgrade streamvlm' if newer else 'ingest its videos into a new memory'}"
             )
         identity = Identity(content["encoder"], content["embedder"], content["key_width"])
-        payload = content["payload"]
+        payload, novelty = content["payload"], Novelty(**content["novelty"])
     except FileNotFoundError as error:
         raise MemoryStoreError(
             f"{path} is not a memory (it has no format.json); give the folder an ingest wrote"
@@ -153,10 +171,20 @@ def read_format(path: Path) -> tuple[Identity, str]:
             f"{path}/format.json is damaged ({error}); restore it from a copy"
         ) from error
     check_payload(payload)
-    # An empty catalogue made in its place would hide every record.
+    return Format(identity, payload, novelty)
+
+
+def check_catalog(path: Path) -> None:
+    """Refuse a memory without its catalogue: an empty one in its place would hide every record.
+
+    Raises:
+        MemoryStoreError: it is not there.
+    """
     if not (path / "catalog.db").exists():
-        raise MemoryStoreError(f"{path}/catalog.db is missing; restore it from a copy")
-    return identity, payload
+        raise MemoryStoreError(
+            f"{path}/catalog.db is missing; restore it from a copy, or make it again from the "
+            f"shards: streamvlm memory rebuild {path}"
+        )
 
 
 def check_identity(path: Path, found: Identity, wanted: Identity) -> None:
@@ -173,31 +201,3 @@ def check_identity(path: Path, found: Identity, wanted: Identity) -> None:
                 f"{asks!r}; open it with the configuration that wrote it, or ingest the videos "
                 "into a new memory"
             )
-
-
-def lock_writer(path: Path) -> int:
-    """Become the one writer of a memory.
-
-    Returns:
-        A file descriptor; closing it, or the end of the process, gives the lock back.
-
-    Raises:
-        MemoryStoreError: another writer holds it, or the folder cannot be locked.
-    """
-    with in_words(path, "write to"):
-        descriptor = os.open(path / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise MemoryStoreError(
-            f"another process writes to the memory {path}; wait until it is done, or open it "
-            "with writable=False"
-        ) from error
-    except OSError as error:
-        os.close(descriptor)
-        raise MemoryStoreError(
-            f"the memory {path} is on a file system without locks ({error}); move it to a local "
-            "disk, or open it with writable=False"
-        ) from error
-    return descriptor

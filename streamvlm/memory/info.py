@@ -64,4 +64,48 @@ class Hit:
     id: str
     """The record's id; give it to `Memory.load`."""
     score: float
-    """Cosine between the query and the best of the record's keys, -1 to 1."""
+    """Cosine between the query and the best of the record's keys, -1 to 1; of several query keys
+    the mean, where a key that a record is not among the best for counts with the worst of these."""
+    stream: str
+    """The record's stream."""
+    start: float
+    """Its first second."""
+    end: float
+    """Its end in seconds, exclusive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How much a memory holds of one stream at one tier of age."""
+
+    stream: str
+    tier: int
+    """0 as stored, 1 fewer tokens, 2 merged with neighbours, 3 keys and thumbnail only."""
+    records: int
+    bytes: int
+    """Of those records in the shards."""
+    keys: int
+    indexed_keys: int
+    start: float
+    """First second."""
+    end: float
+    """Last second."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryInfo:
+    """What a memory is and how much it takes."""
+
+    path: str
+    identity: Identity
+    payload: str
+    holdings: tuple[Holding, ...]
+    """By stream and tier."""
+    records: int
+    shards: int
+    dead_bytes: int
+    """Bytes in shards that belong to no record any more; maintenance gives them back."""
+    disk_bytes: int
+    """Of all files of the memory."""
+    files: int
+    """How many files that is."""

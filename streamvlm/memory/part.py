@@ -1,8 +1,8 @@
-"""What a process holds of the shards to search them; follows the catalogue."""
+"""What a process holds of one shard to search it: the times of its records, the indexed keys."""
 
 from __future__ import annotations
 
-import logging
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,152 +11,153 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamvlm.memory import derived
-from streamvlm.memory.catalog import Catalog, Segment, Shard
-from streamvlm.memory.codec import DamagedRecord, Head, unpack_keys
-from streamvlm.memory.scan import INDEX_FROM, Ranking, Scanner, best
+from streamvlm.memory.codec import DamagedRecord, indexed_bytes, unpack_indexed
+from streamvlm.memory.rows import Shard
+from streamvlm.memory.scan import INDEX_FROM, Ranking, Scanner, scanner_on
 from streamvlm.memory.shards import ShardReader
-
-logger = logging.getLogger(__name__)
 
 _SAVE_EVERY = 65_536
 
 
 class Part:
-    """One shard as searched: the times of its records and the scanner of its keys."""
+    """One shard as searched. Searches may go on while another thread follows the catalogue.
 
-    def __init__(self, shard: Shard, width: int, reader: ShardReader, index: Path) -> None:
-        self.rev = shard.rev
-        self._shard = shard.name
+    Args:
+        shard: its row when it was first seen; nothing is known of its records yet.
+        width: E, the length of a key.
+        reader: reads shards.
+        index: the folder of index files.
+        device: where keys are compared.
+    """
+
+    def __init__(
+        self, shard: Shard, width: int, reader: ShardReader, index: Path, device: str
+    ) -> None:
+        self.shard: Shard | None = None
+        """The row of the shard as far as it was followed; None before the first time."""
+        self._name = shard.name
         self._width = width
         self._reader = reader
         self._index = index
+        self._lock = threading.Lock()
         found = derived.load(index, shard.name, width, shard.num_keys)
         keys, codes = found or (np.empty((0, width), np.float16), None)
-        self._scanner = Scanner(keys, codes)
+        self._scanner: Scanner = scanner_on(device, keys, codes)
         self._saved = len(keys)
         self._saved_codes = codes is not None
-        self.sid = np.empty(0, np.int64)
-        self._number_of: dict[str, int] = {}
-        self._stream = np.empty(0, np.int64)
-        self._start = np.empty(0, np.float64)
-        self._end = np.empty(0, np.float64)
-        # The record (its place in the arrays above) of each key; -1 where it cannot be found.
-        self._owner = np.full(len(self._scanner), -1, np.int64)
+        # sid, stream number, start, end, indexed keys, number of the first of them, offset
+        self._columns = np.empty((0, 7), np.float64)
+        # The record (its place in the columns) of each key; -1 where there is none any more.
+        self._owner = np.empty(0, np.int64)
+        # Numbers of the records whose keys could not be read.
+        self._lost: set[int] = set()
 
     @property
     def last(self) -> int:
         """The number of the newest record held."""
-        return int(self.sid[-1]) if len(self.sid) else 0
+        return int(self._columns[:, 0].max(initial=0))
 
-    def follow(self, segments: Sequence[Segment], num_keys: int) -> None:
-        """Take in records committed since.
+    def follow(self, shard: Shard, columns: NDArray[np.float64]) -> list[int]:
+        """Take in what was committed since.
 
         Args:
-            segments: those above `last`, in order.
-            num_keys: how many keys the shard has now.
-        """
-        owner = np.full(num_keys, -1, np.int64)
-        owner[: len(self._owner)] = self._owner
-        fresh = np.zeros((num_keys - len(self._scanner), self._width), np.float16)
-        for place, segment in enumerate(segments, start=len(self.sid)):
-            rows = slice(segment.key_base, segment.key_base + segment.num_keys)
-            first = segment.key_base - len(self._scanner)
-            if first >= 0:
-                try:
-                    fresh[first : first + segment.num_keys] = self._read_keys(segment)
-                except (DamagedRecord, OSError) as error:
-                    logger.warning("a search cannot find this record: %s", error)
-                    continue
-            owner[rows] = place
-        self._owner = owner
-        self._scanner.add(fresh)
-        self.sid = np.append(self.sid, [segment.sid for segment in segments]).astype(np.int64)
-        number_of = self._number_of
-        streams = [number_of.setdefault(segment.stream, len(number_of)) for segment in segments]
-        self._stream = np.append(self._stream, streams).astype(np.int64)
-        self._start = np.append(self._start, [segment.start for segment in segments])
-        self._end = np.append(self._end, [segment.end for segment in segments])
+            shard: its row now.
+            columns: `Rows.columns` of it above `last`, or of all its records if any left it.
 
-    def _read_keys(self, segment: Segment) -> NDArray[np.float16]:
-        size = Head(segment.num_keys, self._width, 0, 0, 0).keys_end
-        blob = self._reader.read(self._shard, segment.offset, size)
-        return unpack_keys(blob, segment.uid)
+        Returns:
+            Numbers of the records that no search can find, because their keys cannot be read.
+        """
+        with self._lock:
+            if self.shard is None or self.shard.rev == shard.rev:
+                columns = np.concatenate([self._columns, columns])
+            fresh, lost = self._read(columns, shard.num_keys)
+            self._scanner.add(fresh)
+            self._lost.update(lost)
+            self._columns = columns
+            readable = ~np.isin(columns[:, 0], list(self._lost))
+            self._owner = _owners(columns, shard.num_keys, readable)
+            self.shard = shard
+            return lost
+
+    def _read(
+        self, columns: NDArray[np.float64], num_keys: int
+    ) -> tuple[NDArray[np.float16], list[int]]:
+        """The indexed keys that are not held yet, and the records of which they cannot be read."""
+        first = len(self._scanner)
+        fresh = np.zeros((num_keys - first, self._width), np.float16)
+        lost = []
+        wanted = columns[(columns[:, 5] >= first) & (columns[:, 4] > 0)]
+        for sid, _, _, _, count, base, offset in wanted.astype(np.int64).tolist():
+            try:
+                blob = self._reader.read(self._name, offset, indexed_bytes(count, self._width))
+                fresh[base - first : base - first + count] = unpack_indexed(blob, "")
+            except (DamagedRecord, OSError):
+                lost.append(sid)
+        return fresh, lost
 
     def search(
         self,
-        key: NDArray[np.float32],
-        streams: Sequence[str],
+        queries: NDArray[np.float32],
+        streams: Sequence[int] | None,
         times: tuple[float | None, float | None],
         limit: int,
-    ) -> Ranking:
-        """The best records of this shard as their numbers and scores; see `Memory.search`."""
+    ) -> list[Ranking]:
+        """The records of this shard whose indexed keys are nearest, by number.
+
+        Args:
+            queries: (Q, E) unit vectors.
+            streams: numbers of the streams to look at; None for all.
+            times: (since, until) in seconds; see `Memory.search`.
+            limit: how many records for each query key.
+
+        Returns:
+            A ranking for each query key.
+        """
+        with self._lock:
+            mask = self._allowed(streams, times)
+            found = self._scanner.search(queries, self._owner, mask, limit)
+            numbers = self._columns[:, 0].astype(np.int64)
+        return [(numbers[owners], scores) for owners, scores in found]
+
+    def _allowed(
+        self, streams: Sequence[int] | None, times: tuple[float | None, float | None]
+    ) -> NDArray[np.bool_] | None:
+        """(n,) which keys may be found; None for all."""
         since, until = times
-        allowed = np.ones(len(self.sid), bool)
-        if streams:
-            wanted = [self._number_of[stream] for stream in streams if stream in self._number_of]
-            allowed &= np.isin(self._stream, wanted)
+        _, stream, start, end = self._columns[:, :4].T
+        allowed = np.ones(len(self._columns), bool)
+        if streams is not None:
+            allowed &= np.isin(stream, streams)
         if since is not None:
-            allowed &= self._end > since
+            allowed &= end > since
         if until is not None:
-            allowed &= self._start < until
+            allowed &= start < until
         mask = (self._owner >= 0) & np.append(allowed, False)[self._owner]
-        owners, scores = self._scanner.search(key, self._owner, None if mask.all() else mask, limit)
-        return self.sid[owners], scores
+        return None if mask.all() else mask
 
     def save(self) -> None:
         """Write the index files, if that is worth it and possible."""
-        unsaved = len(self._scanner) - self._saved
-        new_codes = self._scanner.has_index and not self._saved_codes
-        if not new_codes and unsaved < (_SAVE_EVERY if self._saved else INDEX_FROM):
-            return
-        with suppress(OSError):
-            derived.save(self._index, self._shard, self._scanner.keys, self._scanner.serialize())
-            self._saved = len(self._scanner)
-            self._saved_codes = self._scanner.has_index or self._saved_codes
+        with self._lock:
+            if self._lost:
+                return
+            unsaved = len(self._scanner) - self._saved
+            new_codes = self._scanner.has_index and not self._saved_codes
+            if not new_codes and unsaved < (_SAVE_EVERY if self._saved else INDEX_FROM):
+                return
+            with suppress(OSError):
+                keys, codes = self._scanner.keys, self._scanner.serialize()
+                derived.save(self._index, self._name, keys, codes)
+                self._saved = len(self._scanner)
+                self._saved_codes = self._scanner.has_index or self._saved_codes
 
 
-class View:
-    """All shards of a memory as searched."""
-
-    def __init__(self, catalog: Catalog, folder: Path, width: int, reader: ShardReader) -> None:
-        self._catalog = catalog
-        self._folder = folder
-        self._width = width
-        self._reader = reader
-        self._parts: dict[int, Part] = {}
-        self._version: tuple[int, int] | None = None
-
-    def search(
-        self,
-        key: NDArray[np.float32],
-        streams: Sequence[str],
-        times: tuple[float | None, float | None],
-        limit: int,
-    ) -> Ranking:
-        """The best records as their numbers and scores, from one snapshot of the catalogue."""
-        self._follow()
-        found = []
-        for part in self._parts.values():
-            found.append(part.search(key, streams, times, limit))
-            part.save()
-        if not found:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        return best(
-            np.concatenate([sids for sids, _ in found]),
-            np.concatenate([scores for _, scores in found]),
-            limit,
-        )
-
-    def _follow(self) -> None:
-        version = self._catalog.version()
-        if version == self._version:
-            return
-        with self._catalog.snapshot():
-            for shard in self._catalog.shards():
-                part = self._parts.get(shard.number)
-                if part is None or part.rev != shard.rev:
-                    part = Part(shard, self._width, self._reader, self._folder / "index")
-                part.follow(self._catalog.segments(shard.number, part.last), shard.num_keys)
-                self._parts[shard.number] = part
-        # Read before the snapshot: a commit in between is looked at once more, and never missed.
-        self._version = version
+def _owners(
+    columns: NDArray[np.float64], num_keys: int, readable: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """(num_keys,) int64: the place of each indexed key's record, -1 where there is none."""
+    counts, bases = (columns[:, 4] * readable).astype(np.int64), columns[:, 5].astype(np.int64)
+    owners = np.full(num_keys, -1, np.int64)
+    place = np.repeat(np.arange(len(columns)), counts)
+    within = np.arange(len(place)) - np.repeat(counts.cumsum() - counts, counts)
+    owners[np.repeat(bases, counts) + within] = place
+    return owners

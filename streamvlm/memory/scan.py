@@ -141,6 +141,16 @@ class Scanner:
 
     def search(
         self,
+        queries: NDArray[np.float32],
+        owners: NDArray[np.int64],
+        allowed: NDArray[np.bool_] | None,
+        limit: int,
+    ) -> list[Ranking]:
+        """A ranking for each query key (Q, E)."""
+        return [self._search(key, owners, allowed, limit) for key in queries]
+
+    def _search(
+        self,
         key: NDArray[np.float32],
         owners: NDArray[np.int64],
         allowed: NDArray[np.bool_] | None,
@@ -242,3 +252,8 @@ class Scanner:
         index = faiss.index_factory(width, "IVF1,RaBitQfs", faiss.METRIC_INNER_PRODUCT)
         index.train(self._units(np.arange(INDEX_FROM)))
         return index
+
+
+def scanner_on(device: str, keys: NDArray[np.float16], index: bytes | None) -> Scanner:
+    """The scanner of a device."""
+    return Scanner(keys, index)

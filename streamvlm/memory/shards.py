@@ -7,9 +7,10 @@ never truncated, because the commit that reported an error may have happened nev
 
 from __future__ import annotations
 
-import fcntl
+import itertools
 import os
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,8 +20,14 @@ from typing import Self
 
 from streamvlm.memory.codec import HEAD_BYTES
 from streamvlm.memory.folder import Sync, sync_folder
+from streamvlm.memory.gate import try_lock
+
+SUFFIX = ".svm"
+"""What the names of shard files end with."""
 
 _OPEN_FILES = 64
+_VECTORS = 512
+"""Buffers that one call of the system writes at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,19 @@ class ShardLimits:
     max_bytes: int = 1 << 30
     """Bytes of records."""
     max_keys: int = 524_288
-    """Keys, which bounds what one index holds."""
+    """Indexed keys, which bounds what one index holds."""
+    max_seconds: float = 6 * 3600.0
+    """Seconds since it was begun, so that what is forgotten by age leaves whole shards."""
+
+
+def age(name: str) -> float:
+    """Seconds since a shard was begun, by its name; negative if the clock was set back."""
+    return time.time() - int(name[:16]) / 1e6
+
+
+def shard_file(folder: Path, name: str) -> Path:
+    """Where a shard is."""
+    return folder / f"{name}{SUFFIX}"
 
 
 class ShardWriter:
@@ -38,11 +57,11 @@ class ShardWriter:
 
     def __init__(self, path: Path, descriptor: int, end: int, sync: Sync) -> None:
         self.name = path.stem
+        self._folder = path.parent
         self.end = end
         """Where the next record will be, in bytes."""
         self._descriptor = descriptor
         self._sync = sync
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod
     def create(cls, folder: Path, sync: Sync) -> Self:
@@ -52,12 +71,13 @@ class ShardWriter:
             folder: the memory's `shards`.
             sync: with `power`, the name is on disk when this returns.
         """
-        path = folder / f"{time.time_ns() // 1000:016d}{secrets.token_hex(4)}.svm"
+        path = shard_file(folder, f"{time.time_ns() // 1000:016d}{secrets.token_hex(4)}")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try_lock(descriptor)
+        writer = cls(path, descriptor, 0, sync)
         if sync == "power":
-            os.fsync(descriptor)
-            sync_folder(folder)
-        return cls(path, descriptor, 0, sync)
+            writer.flush_name()
+        return writer
 
     @classmethod
     def resume(cls, path: Path, committed: int, sync: Sync) -> Self | None:
@@ -69,14 +89,14 @@ class ShardWriter:
             sync: as for `create`.
 
         Returns:
-            A writer, or None if the file is missing or shorter than it should be.
+            A writer; None if another has it, or the file is missing or shorter than it should be.
         """
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         size = os.fstat(descriptor).st_size
-        if size < committed:
+        if size < committed or not try_lock(descriptor):
             os.close(descriptor)
             return None
         return cls(path, descriptor, size + -size % HEAD_BYTES, sync)
@@ -93,17 +113,31 @@ class ShardWriter:
         Raises:
             OSError: the disk is full or broken. Close this writer and begin another shard.
         """
-        offsets = []
-        for blob in packed:
-            offsets.append(self.end)
-            rest = memoryview(blob)
-            while rest:
-                written = os.pwrite(self._descriptor, rest, self.end)
-                self.end += written
-                rest = rest[written:]
+        ends = list(itertools.accumulate(map(len, packed), initial=self.end))
+        for first in range(0, len(packed), _VECTORS):
+            self._write([memoryview(blob) for blob in packed[first : first + _VECTORS]])
         if self._sync == "power":
-            os.fdatasync(self._descriptor)
-        return offsets
+            self.flush()
+        return ends[:-1]
+
+    def flush(self) -> None:
+        """Have everything written so far on disk."""
+        os.fdatasync(self._descriptor)
+
+    def flush_name(self) -> None:
+        """Have the file's name on disk."""
+        os.fsync(self._descriptor)
+        sync_folder(self._folder)
+
+    def _write(self, rest: list[memoryview]) -> None:
+        while rest:
+            written = os.pwritev(self._descriptor, rest, self.end)
+            self.end += written
+            # A full disk or a signal may cut a write short, in the middle of a buffer.
+            while rest and written >= len(rest[0]):
+                written -= len(rest.pop(0))
+            if rest:
+                rest[0] = rest[0][written:]
 
     def close(self) -> None:
         """Give the lock back."""
@@ -111,10 +145,11 @@ class ShardWriter:
 
 
 class ShardReader:
-    """Reads ranges of any shard of a memory; keeps the files it read last open."""
+    """Reads ranges of any shard of a memory; keeps the files it read last open. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock = threading.Lock()
         self._descriptors: OrderedDict[str, int] = OrderedDict()
 
     def read(self, shard: str, offset: int, length: int) -> bytes:
@@ -123,15 +158,24 @@ class ShardReader:
         Raises:
             OSError: the file is missing or cannot be read.
         """
-        if shard not in self._descriptors:
-            path = self._folder / f"{shard}.svm"
-            self._descriptors[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            if len(self._descriptors) > _OPEN_FILES:
-                os.close(self._descriptors.popitem(last=False)[1])
-        self._descriptors.move_to_end(shard)
-        return os.pread(self._descriptors[shard], length, offset)
+        with self._lock:
+            if shard not in self._descriptors:
+                path = shard_file(self._folder, shard)
+                self._descriptors[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                if len(self._descriptors) > _OPEN_FILES:
+                    os.close(self._descriptors.popitem(last=False)[1])
+            self._descriptors.move_to_end(shard)
+            # Inside the lock, so that no other thread closes the file meanwhile.
+            return os.pread(self._descriptors[shard], length, offset)
+
+    def forget(self, shard: str) -> None:
+        """Close a shard whose file is to go."""
+        with self._lock:
+            if shard in self._descriptors:
+                os.close(self._descriptors.pop(shard))
 
     def close(self) -> None:
         """Close all files."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+        with self._lock:
+            while self._descriptors:
+                os.close(self._descriptors.popitem()[1])

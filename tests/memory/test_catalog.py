@@ -3,7 +3,8 @@ from contextlib import suppress
 
 import pytest
 
-from streamvlm.memory.catalog import Catalog, Segment
+from streamvlm.memory.catalog import Catalog
+from streamvlm.memory.rows import Rows, Segment
 from streamvlm.memory.store import StreamInfo
 from streamvlm.types import Coverage, Span
 
@@ -17,11 +18,12 @@ def catalog(tmp_path):
 
 @pytest.fixture
 def reader(catalog, tmp_path):
-    return Catalog(tmp_path / "catalog.db", writable=False)
+    return Rows(tmp_path / "catalog.db", writable=False)
 
 
 def segment(number, *, stream="a", keys=2):
-    return Segment(0, f"id{number}", stream, number, number + 1, 64 * number, 64, keys, 2 * number)
+    times = (stream, number, number + 1)
+    return Segment(f"id{number}", *times, 64 * number, 64, keys, keys, 2 * number, 1, 0)
 
 
 def info(stream, *, complete=True):
@@ -32,37 +34,80 @@ def info(stream, *, complete=True):
 def test_rows_come_back_as_they_went_in(catalog):
     catalog.add("first", [segment(0), segment(1, stream="b")])
     assert catalog.count() == 2
-    rows = catalog.segments(1, 0)
-    assert [row._replace(sid=0) for row in rows] == [segment(0), segment(1, stream="b")]
-    assert catalog.place("id1") == ("first", rows[1])
+    rows = catalog.held("first")
+    assert [row.segment for row in rows] == [segment(0), segment(1, stream="b")]
+    assert catalog.place("id1") == rows[1]
+    assert rows[1].shard == "first"
     assert catalog.place("id9") is None
     assert catalog.known(["id0", "id7", "id1"]) == {"id0", "id1"}
-    assert catalog.uid_of([rows[1].sid, 99]) == {rows[1].sid: "id1"}
+    assert catalog.by_sid([rows[1].sid, 99]) == {rows[1].sid: rows[1]}
 
 
 def test_a_shard_knows_where_it_ends(catalog):
     catalog.add("first", [segment(0)])
     catalog.add("first", [segment(1), segment(2)])
-    shard = catalog.last_shard()
+    (shard,) = catalog.shards()
     assert (shard.bytes, shard.num_keys, shard.state, shard.rev) == (192, 6, "open", 0)
 
 
-def test_only_the_newest_shard_is_open(catalog):
-    catalog.add_shard("second")
-    assert [(s.name, s.state) for s in catalog.shards()] == [
-        ("first", "sealed"),
-        ("second", "open"),
-    ]
-    catalog.seal_all()
-    assert catalog.last_shard().state == "sealed"
+def test_the_shard_that_is_full_is_sealed_as_the_next_begins(catalog):
+    catalog.add_shard("of another writer")
+    catalog.add_shard("second", seal="first")
+    states = {shard.name: shard.state for shard in catalog.shards()}
+    assert states == {"first": "sealed", "of another writer": "open", "second": "open"}
+    assert not catalog.add("first", [segment(0)])
+    assert catalog.count() == 0
 
 
-def test_a_batch_with_a_known_id_adds_nothing(catalog):
+def test_a_known_id_is_left_out(catalog):
     catalog.add("first", [segment(0)])
-    with pytest.raises(sqlite3.IntegrityError):
-        catalog.add("first", [segment(1), segment(0)])
-    assert catalog.uids(None) == ["id0"]
-    assert catalog.last_shard().num_keys == 2
+    catalog.add("first", [segment(1), segment(0)])
+    assert catalog.uids(None) == ["id0", "id1"]
+
+
+def test_adopting_twice_adds_nothing(catalog):
+    shards = [("x", [segment(1), segment(2)]), ("y", [segment(3)])]
+    assert catalog.adopt(shards) == 3
+    assert catalog.adopt(shards) == 0
+    assert [shard.state for shard in catalog.shards()] == ["open", "sealed", "sealed"]
+
+
+def test_moved_records_keep_their_number_and_replaced_ones_are_gone(catalog):
+    catalog.add("first", [segment(0), segment(1), segment(2)])
+    rows = catalog.held("first")
+    catalog.add_shard("new")
+    moved = [rows[0]._replace(segment=rows[0].segment._replace(offset=0))]
+    by = segment(9)._replace(offset=64, key_base=2)
+    assert catalog.move("new", moved, [(rows[1:], by)])
+    assert [row.segment.uid for row in catalog.held("new")] == ["id0", "id9"]
+    assert catalog.place("id0").sid == rows[0].sid
+    assert catalog.held("first") == []
+    assert [shard.rev for shard in catalog.shards()] == [1, 0]
+    catalog.seal(["first"])
+    catalog.bury()
+    assert [shard.state for shard in catalog.shards()] == ["dead", "sealed"]
+
+
+def test_what_was_forgotten_meanwhile_does_not_come_back_by_a_move(catalog):
+    catalog.add("first", [segment(0), segment(1, stream="b"), segment(2)])
+    rows = catalog.held("first")
+    catalog.add_shard("new")
+    catalog.forget("b", None)
+    assert not catalog.move("new", [rows[0]], [(rows[1:], segment(9))])
+    assert catalog.uids(None) == ["id0", "id2"]
+    assert catalog.move("new", rows, [])
+    assert catalog.uids(None) == ["id0", "id2"]
+
+
+def test_intervals_lie_between_anchors(catalog):
+    anchors = {0, 4, 8}
+    rows = [segment(n)._replace(is_anchor=int(n in anchors)) for n in range(10)]
+    catalog.add("first", rows)
+    names = [row.segment.uid for row in catalog.interval("a", 5)]
+    assert names == ["id4", "id5", "id6", "id7"]
+    assert [row.segment.uid for row in catalog.interval("a", 9)] == ["id8", "id9"]
+    assert [row.segment.uid for row in catalog.until_anchor("a", 5.5)] == ["id5", "id6", "id7"]
+    assert [row.segment.uid for row in catalog.until_anchor("a", 8.5)] == ["id8", "id9"]
 
 
 def test_ids_come_by_stream_and_time(catalog):
@@ -75,10 +120,10 @@ def test_ids_come_by_stream_and_time(catalog):
 
 def test_a_number_is_never_used_twice(catalog):
     catalog.add("first", [segment(0)])
-    used = catalog.segments(1, 0)[0].sid
-    catalog.forget("a")
+    used = catalog.held("first")[0].sid
+    catalog.forget("a", None)
     catalog.add("first", [segment(0)])
-    assert catalog.segments(1, 0)[0].sid > used
+    assert catalog.held("first")[0].sid > used
 
 
 def test_forgetting_tells_readers_which_shards_changed(catalog):
@@ -86,7 +131,7 @@ def test_forgetting_tells_readers_which_shards_changed(catalog):
     catalog.add_shard("second")
     catalog.add("second", [segment(1, stream="b")])
     catalog.put_stream(info("a"))
-    catalog.forget("a")
+    catalog.forget("a", None)
     assert [shard.rev for shard in catalog.shards()] == [1, 0]
     assert catalog.uids(None) == ["id1"]
     assert catalog.streams() == []
@@ -105,7 +150,7 @@ def test_a_reader_sees_what_was_committed_and_nothing_else(catalog, reader):
     assert reader.count() == 1
     assert reader.version() != before
     with suppress(RuntimeError), catalog.transaction():
-        catalog._sql.execute("DELETE FROM segment")
+        catalog.sql.execute("DELETE FROM segment")
         assert reader.count() == 1
         raise RuntimeError
     assert catalog.count() == 1
@@ -122,7 +167,7 @@ def test_a_snapshot_stays_as_it_was(catalog, reader):
 
 def test_a_reader_cannot_write(reader):
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        reader.put_stream(info("a"))
+        reader.sql.execute("DELETE FROM segment")
 
 
 def test_the_writer_notices_its_own_commits(catalog):
@@ -140,4 +185,4 @@ def test_the_log_stays_short_over_many_commits(catalog, tmp_path):
 def test_a_closed_catalogue_is_one_file(catalog, tmp_path):
     catalog.add("first", [segment(0)])
     catalog.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["catalog.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["catalog.db", "catalog.lock"]

@@ -1,16 +1,23 @@
 import struct
 import subprocess
 import sys
-import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from xxhash import xxh3_64_intdigest
 
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory import codec
-from streamvlm.memory.codec import DamagedRecord, pack, unpack, unpack_keys
+from streamvlm.memory.codec import (
+    DamagedRecord,
+    pack,
+    unpack,
+    unpack_indexed,
+    unpack_keys,
+    unpack_stored,
+)
 
 
 def flipped(blob: bytes, at: int) -> bytes:
@@ -113,9 +120,25 @@ def test_what_comes_back_may_be_changed(record):
 def test_keys_are_read_without_the_body(record):
     one = record(9)
     blob = pack(one, "raw")
-    keys = unpack_keys(blob[: 64 + one.keys.size * 2], one.id)
+    keys = unpack_indexed(blob[: 64 + one.keys.size * 2], one.id)
     assert keys.dtype == np.float16
     np.testing.assert_allclose(keys, one.keys, atol=1e-3)
+
+
+@pytest.mark.parametrize("chosen", [[2], [0, 3], [1, 2, 3, 4, 0], []])
+def test_keys_that_are_not_indexed_come_back_in_their_place(record, units, chosen):
+    one = record(9, keys=units(5))
+    indexed = np.isin(np.arange(5), chosen)
+    blob = pack(one, "raw", indexed, is_anchor=True)
+    back = unpack_stored(blob, one.id)
+    assert np.array_equal(back.indexed, indexed)
+    np.testing.assert_array_equal(back.record.keys[indexed], one.keys[indexed].astype(np.float16))
+    np.testing.assert_allclose(back.record.keys, one.keys, atol=0.005)
+    assert codec.Head.parse(blob, one.id).is_anchor
+    first = unpack_indexed(blob[: codec.indexed_bytes(len(chosen), 32)], one.id)
+    np.testing.assert_array_equal(first, one.keys[indexed].astype(np.float16))
+    every = unpack_keys(blob[: codec.keys_bytes(5, len(chosen), 32)], one.id)
+    np.testing.assert_allclose(every[len(chosen) :], one.keys[~indexed], atol=0.005)
 
 
 def test_every_byte_that_matters_is_checked(record):
@@ -151,8 +174,8 @@ def test_another_record_in_its_place_is_noticed(record):
 
 def test_a_newer_version_says_to_upgrade(record):
     head = bytearray(pack(record(5), "raw"))
-    struct.pack_into("<H", head, 8, 2)
-    struct.pack_into("<I", head, 60, zlib.crc32(head[:60]))
+    struct.pack_into("<H", head, 8, 3)
+    struct.pack_into("<Q", head, 56, xxh3_64_intdigest(bytes(head[:56])))
     with pytest.raises(MemoryStoreError, match="upgrade streamvlm"):
         unpack(bytes(head), record(5).id)
 

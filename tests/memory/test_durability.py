@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -86,24 +85,3 @@ def test_nothing_acknowledged_is_lost_to_a_kill(tmp_path, helper, sync):
         memory.append([writer_process.record(number) for number in sorted(numbers)])
         assert len(memory) == len(numbers)
     assert len(list((folder / "shards").iterdir())) > 2
-
-
-def test_the_log_alone_tells_every_record(tmp_path, helper):
-    """What `rebuild` will need: heads are found by scanning, also behind a torn batch."""
-    folder, chance = tmp_path / "m", random.Random(0)
-    for first in (0, 1000, 2000):
-        killed_writer(helper, folder, first, "process", chance)
-    with Memory.open(folder, writable=False) as memory:
-        numbers = {int(uid, 16) for uid in memory.ids()}
-    found = set()
-    for shard in (folder / "shards").iterdir():
-        content = shard.read_bytes()
-        heads = [at for at in range(0, len(content), 64) if content[at : at + 8] == b"SVMRECRD"]
-        for at in heads:
-            number = re.search(rb'id\\": \\"([0-9a-f]{8})', content[at : at + 3000])
-            packed = pack(writer_process.record(int(number[1], 16)), "raw") if number else None
-            if packed == content[at : at + len(packed or b"x")]:
-                found.add(int(number[1], 16))
-    # A whole batch that was killed before its commit is in the log too, but nothing else is.
-    assert numbers <= found
-    assert len(found - numbers) <= 3 * 4

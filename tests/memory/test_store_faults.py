@@ -1,5 +1,6 @@
 """What can be wrong with a folder, a disk, a record or a query, each in one sentence."""
 
+import errno
 import json
 import os
 import resource
@@ -20,11 +21,26 @@ def shard_bytes(path: Path) -> list[bytes]:
     return [shard.read_bytes() for shard in sorted((path / "shards").iterdir())]
 
 
-def test_a_second_writer_is_refused_in_one_sentence(path, memory):
-    with pytest.raises(MemoryStoreError, match="another process writes to the memory"):
-        Memory.open(path)
+def test_a_second_writer_has_a_shard_of_its_own(path, memory, record, same):
+    memory.append([record(1)])
+    with Memory.open(path) as second:
+        second.append([record(2)])
+        memory.append([record(3)])
+        assert len(shard_bytes(path)) == 2
+        for each in (memory, second):
+            assert all(map(same, map(record, (1, 2, 3)), each.load(each.ids())))
+
+
+def test_a_file_system_without_locks_is_one_sentence(path, memory, monkeypatch):
     memory.close()
-    Memory.open(path).close()
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(MemoryStoreError, match=r"file system without locks.*local disk"):
+        Memory.open(path)
+    Memory.open(path, writable=False).close()
 
 
 def test_a_reader_cannot_write(path, memory, record):
@@ -73,9 +89,9 @@ def test_a_record_of_other_weights_is_refused_and_its_batch_with_it(memory, reco
     assert len(memory) == 0
 
 
-@pytest.mark.parametrize("key", [np.zeros(32), np.ones(8), np.full(32, np.nan), np.ones((1, 32))])
+@pytest.mark.parametrize("key", [np.zeros(32), np.ones(8), np.full(32, np.nan), np.ones((0, 32))])
 def test_a_query_that_does_not_fit_is_refused(memory, key):
-    with pytest.raises(MemoryStoreError, match="searched with a finite key of 32 numbers"):
+    with pytest.raises(MemoryStoreError, match="searched with finite keys of 32 numbers"):
         memory.search(key.astype(np.float32))
 
 
@@ -220,12 +236,12 @@ def test_a_folder_that_is_no_memory_is_one_sentence(tmp_path):
 def test_a_newer_format_says_to_upgrade(path, memory):
     memory.close()
     content = json.loads((path / "format.json").read_text())
-    (path / "format.json").write_text(json.dumps({**content, "format": 2}))
-    with pytest.raises(MemoryStoreError, match=r"has format 2.*upgrade streamvlm"):
+    (path / "format.json").write_text(json.dumps({**content, "format": 3}))
+    with pytest.raises(MemoryStoreError, match=r"has format 3.*upgrade streamvlm"):
         Memory.open(path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": "x"}', '{"format": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": "x"}', '{"format": 2}'])
 def test_a_damaged_format_file_is_one_sentence(path, memory, content):
     memory.close()
     (path / "format.json").write_text(content)

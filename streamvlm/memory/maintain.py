@@ -1,0 +1,202 @@
+"""Tidying up: shards in which little or nothing is left, what killed writers left, a backup.
+
+Nothing here is needed for a right answer. One process does it at a time, beside any number of
+writers and readers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamvlm.errors import MemoryStoreError
+from streamvlm.memory.catalog import Catalog
+from streamvlm.memory.folder import Sync, check_catalog, in_words, read_format
+from streamvlm.memory.gate import lock_file, try_lock
+from streamvlm.memory.rewrite import Kept, remove_dead, rewrite
+from streamvlm.memory.rows import Shard
+from streamvlm.memory.shards import ShardLimits, ShardReader, ShardWriter, age, shard_file
+
+logger = logging.getLogger(__name__)
+
+LIVE_SHARE = 0.25
+"""A shard of which less than this is live is written anew."""
+ORPHAN_SECONDS = 3600.0
+"""A file that nobody registered is kept so long: its worker may still be writing it."""
+_BACKUPS = 2
+"""How many copies of the catalogue are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a pass did."""
+
+    rewritten: int
+    """Shards whose records were written anew."""
+    freed_bytes: int
+    """Of files that are gone."""
+    orphans: int
+    """Files that nobody had registered, removed."""
+    kept_bytes: int
+    """Deleted bytes that are still in shards: maintenance takes few at a time."""
+
+
+@contextmanager
+def maintaining(path: Path, sync: Sync = "power") -> Iterator[tuple[Catalog, ShardReader]]:
+    """Be the one process that rewrites shards.
+
+    Raises:
+        MemoryStoreError: another one is at it, or the folder cannot be written.
+    """
+    path = path.absolute()
+    with in_words(path, "maintain"):
+        read_format(path)
+        check_catalog(path)
+        lock = lock_file(path / "maintain.lock")
+        try:
+            if not try_lock(lock):
+                raise MemoryStoreError(
+                    f"another process maintains the memory {path}; wait until it is done"
+                )
+            catalog = Catalog(path / "catalog.db", writable=True, sync=sync)
+            reader = ShardReader(path / "shards")
+            try:
+                yield catalog, reader
+            finally:
+                reader.close()
+                catalog.close()
+        finally:
+            os.close(lock)
+
+
+def maintain(path: Path | str, *, sync: Sync = "power") -> Report:
+    """Do what has become due: a pass is short, and any number may follow.
+
+    Shards in which no record is left are deleted, at most one of which little is left is written
+    anew, orphans older than an hour are removed, and once a day the catalogue is copied.
+
+    Args:
+        path: the memory's folder.
+        sync: what the result survives.
+
+    Raises:
+        MemoryStoreError: another process maintains it, or the disk is full or broken.
+    """
+    path = Path(path).absolute()
+    with maintaining(path, sync) as (catalog, reader):
+        _seal_abandoned(path, catalog)
+        live = catalog.live()
+        sparse = [
+            shard
+            for shard in catalog.shards("sealed")
+            if 0 < live.get(shard.name, 0) < LIVE_SHARE * shard.bytes
+        ]
+        rewritten = sum(_renewed(path, catalog, reader, shard, sync) for shard in sparse[:1])
+        orphans = _remove_orphans(path, catalog)
+        freed = remove_dead(path, catalog, reader)
+        back_up(path, catalog)
+        return Report(rewritten, freed, orphans, dead_bytes(path, catalog))
+
+
+def erase(path: Path | str, *, sync: Sync = "power") -> Report:
+    """Take every deleted record off the disk: its keys, tokens, thumbnail and catalogue row.
+
+    Shards that hold deleted bytes are written anew without them, whatever it costs. Their writers
+    go on in new ones. Older copies of the catalogue go too.
+
+    Args:
+        path: the memory's folder.
+        sync: what the result survives.
+
+    Raises:
+        MemoryStoreError: another process maintains it, or the disk is full or broken.
+    """
+    path = Path(path).absolute()
+    with maintaining(path, sync) as (catalog, reader):
+        live = catalog.live()
+        stained = [s for s in catalog.shards() if _stain(path, s, live.get(s.name, 0))]
+        catalog.seal(shard.name for shard in stained)
+        rewritten = sum(
+            _renewed(path, catalog, reader, shard, sync)
+            for shard in stained
+            if live.get(shard.name, 0)
+        )
+        freed = remove_dead(path, catalog, reader)
+        catalog.scrub()
+        for old in (path / "backup").glob("catalog-*.db"):
+            old.unlink()
+        back_up(path, catalog)
+        return Report(rewritten, freed, _remove_orphans(path, catalog), dead_bytes(path, catalog))
+
+
+def dead_bytes(path: Path, catalog: Catalog) -> int:
+    """Bytes in the shards of a memory that belong to no record."""
+    live = catalog.live()
+    return sum(_stain(path, shard, live.get(shard.name, 0)) for shard in catalog.shards())
+
+
+def _stain(path: Path, shard: Shard, live: int) -> int:
+    """Bytes in a shard's file that belong to no record."""
+    try:
+        return max(0, shard_file(path / "shards", shard.name).stat().st_size - live)
+    except FileNotFoundError:
+        return 0
+
+
+def _renewed(path: Path, catalog: Catalog, reader: ShardReader, shard: Shard, sync: Sync) -> bool:
+    """Write what is left of a sealed shard anew."""
+    try:
+        return rewrite(path, catalog, reader, map(Kept, catalog.held(shard.name)), sync)
+    except FileNotFoundError:
+        logger.warning("shard %s is missing: its records are damaged; see `verify`", shard.name)
+        return False
+
+
+def _seal_abandoned(path: Path, catalog: Catalog) -> None:
+    """Seal open shards whose writer is gone for so long that none will go on with them."""
+    old = [s for s in catalog.shards("open") if age(s.name) > ShardLimits().max_seconds]
+    for shard in old:
+        file = shard_file(path / "shards", shard.name)
+        writer = ShardWriter.resume(file, shard.bytes, "process")
+        if writer is not None or not file.exists():
+            catalog.seal([shard.name])
+        if writer is not None:
+            writer.close()
+
+
+def _remove_orphans(path: Path, catalog: Catalog) -> int:
+    """Delete files that nobody registered within an hour, and half-written drafts."""
+    # The files first: a shard that is registered after the look at the catalogue is not among them.
+    files = [file for name in ("shards", "index") for file in (path / name).glob("*")]
+    known = {shard.name for shard in catalog.shards()}
+    removed = 0
+    for file in files:
+        try:
+            is_old = time.time() - file.stat().st_mtime > ORPHAN_SECONDS
+            if is_old and (file.name.startswith(".") or file.name.split(".")[0] not in known):
+                file.unlink()
+                removed += 1
+        except FileNotFoundError:
+            continue
+    return removed
+
+
+def back_up(path: Path, catalog: Catalog) -> Path:
+    """Copy the catalogue into `backup/`, once a day; the newest copies are kept.
+
+    Returns:
+        The copy of today.
+    """
+    folder = path / "backup"
+    folder.mkdir(exist_ok=True)
+    today = folder / f"catalog-{time.strftime('%Y-%m-%d')}.db"
+    if not today.exists():
+        catalog.backup(today)
+    for old in sorted(folder.glob("catalog-*.db"))[:-_BACKUPS]:
+        old.unlink()
+    return today

@@ -1,0 +1,105 @@
+"""Which keys of a stream say something new, and so are worth a place in the index.
+
+Most of a video repeats its neighbours. A key is *novel* if its cosine to every key kept before is
+below a threshold; the others are stored with their record, but not indexed. From time to time a
+record is an *anchor*: all of its keys are indexed, and the comparison starts afresh. So what is
+left out has a nearly equal key between the last anchor and itself, as a picture of a film has
+everything it builds on since the last key frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamvlm.errors import BadOption
+
+WINDOW = 256
+"""A key is compared with at most so many keys that were kept last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Novelty:
+    """When a key is novel, and how often a record is an anchor."""
+
+    cosine: float = 0.90
+    """A key at least this close to one kept before says nothing new; above 1 all are indexed."""
+    anchor_seconds: float = 300.0
+    """Seconds of stream time from one anchor to the next at the most."""
+
+    def __post_init__(self) -> None:
+        if not self.cosine > 0 or self.anchor_seconds <= 0:
+            raise BadOption("novelty: cosine and anchor_seconds must be more than 0")
+
+
+class StreamNovelty:
+    """What was kept of one stream lately; give it the stream's records in order."""
+
+    def __init__(self, rule: Novelty) -> None:
+        self._rule = rule
+        self._kept: NDArray[np.float32] | None = None
+        self._anchor = -np.inf
+
+    @classmethod
+    def resume(
+        cls, rule: Novelty, since_anchor: Iterable[tuple[float, NDArray[np.float32]]]
+    ) -> StreamNovelty:
+        """Go on where another process stopped.
+
+        Args:
+            rule: as that process had it.
+            since_anchor: the start and the indexed keys (k, E) of each record from the stream's
+                last anchor on, in order.
+        """
+        stream = cls(rule)
+        for start, keys in since_anchor:
+            if stream._kept is None:
+                stream._anchor = start
+            stream._remember(keys)
+        return stream
+
+    def is_due(self, start: float) -> bool:
+        """Whether a record that begins at a time is to be an anchor."""
+        # Also after a jump back in time, which only a broken clock makes.
+        is_near = 0 <= start - self._anchor < self._rule.anchor_seconds
+        return self._kept is None or not is_near
+
+    def __call__(self, keys: NDArray[np.float32], start: float) -> NDArray[np.bool_]:
+        """Which keys of the next record are to be indexed.
+
+        Args:
+            keys: (K, E) float32 unit vectors.
+            start: when the record begins, in seconds of the stream.
+
+        Returns:
+            (K,) bool; all True for an anchor.
+        """
+        if self.is_due(start):
+            self._kept, self._anchor = None, start
+        if self._kept is None:
+            novel = np.ones(len(keys), bool)
+        else:
+            novel = _unlike(keys, self._kept, self._rule.cosine)
+        self._remember(keys[novel])
+        return novel
+
+    def _remember(self, keys: NDArray[np.float32]) -> None:
+        kept = keys if self._kept is None else np.concatenate([self._kept, keys])
+        self._kept = kept[-WINDOW:]
+
+
+def _unlike(
+    keys: NDArray[np.float32], kept: NDArray[np.float32], cosine: float
+) -> NDArray[np.bool_]:
+    """(K,) bool: keys unlike all kept ones and unlike those chosen before them."""
+    novel = np.zeros(len(keys), bool)
+    left = np.flatnonzero((keys @ kept.T).max(axis=1) < cosine)
+    # As many rounds as there are novel keys, of which there are few.
+    while len(left):
+        first, rest = left[0], left[1:]
+        novel[first] = True
+        left = rest[keys[rest] @ keys[first] < cosine]
+    return novel

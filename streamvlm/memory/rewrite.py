@@ -1,0 +1,147 @@
+"""Writing records anew into a shard of their own: to take deleted ones out, or to thin old ones.
+
+The new bytes are on disk before one transaction points the records at them, so a reader sees the
+old or the new version, and a crash leaves one or the other. Shards in which nothing is left are
+marked dead by the same means, and only then do their files go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamvlm.memory import derived
+from streamvlm.memory.catalog import Catalog
+from streamvlm.memory.folder import Sync
+from streamvlm.memory.packing import Packed
+from streamvlm.memory.rows import Row, Segment
+from streamvlm.memory.shards import ShardReader, ShardWriter, shard_file
+
+_BATCH_BYTES = 1 << 23
+"""So many bytes are read before they are written: the most memory that a rewrite takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A record that is copied byte for byte."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Records in whose place another stands from now on."""
+
+    rows: Sequence[Row]
+    by: Packed
+
+
+@dataclass(slots=True)
+class _Placed:
+    """What was written of a new shard so far."""
+
+    moved: list[Row]
+    replaced: list[tuple[Sequence[Row], Segment]]
+    key_base: int = 0
+
+    def add(self, piece: Kept | Replaced, offset: int) -> None:
+        if isinstance(piece, Kept):
+            row = piece.row
+            segment = row.segment._replace(offset=offset, key_base=self.key_base)
+            self.moved.append(row._replace(segment=segment))
+        else:
+            segment = piece.by.at(offset, self.key_base)
+            self.replaced.append((piece.rows, segment))
+        self.key_base += segment.num_indexed
+
+
+def rewrite(
+    path: Path, catalog: Catalog, reader: ShardReader, pieces: Iterable[Kept | Replaced], sync: Sync
+) -> bool:
+    """Write records into a new shard, sealed from the start, and point the catalogue at it.
+
+    Args:
+        path: the memory's folder.
+        catalog: a connection that may write.
+        reader: reads shards.
+        pieces: what to write, at least one, in the order of writing.
+        sync: what it survives when this returns.
+
+    Returns:
+        False if records that were to be replaced were forgotten or moved meanwhile: then all is as
+        before.
+
+    Raises:
+        OSError: the disk is full or broken; then all is as before.
+    """
+    writer = ShardWriter.create(path / "shards", "process")
+    try:
+        catalog.add_shard(writer.name)
+        placed = _Placed([], [])
+        for batch in _batches(pieces, reader):
+            offsets = writer.append([blob for _, blob in batch])
+            for (piece, _), offset in zip(batch, offsets, strict=True):
+                placed.add(piece, offset)
+        if sync == "power":
+            writer.flush()
+            writer.flush_name()
+        done = catalog.move(writer.name, placed.moved, placed.replaced)
+        if not done:
+            catalog.seal([writer.name])
+        return done
+    except BaseException:
+        catalog.seal([writer.name])
+        raise
+    finally:
+        writer.close()
+
+
+def _batches(
+    pieces: Iterable[Kept | Replaced], reader: ShardReader
+) -> Iterator[list[tuple[Kept | Replaced, bytes]]]:
+    batch: list[tuple[Kept | Replaced, bytes]] = []
+    size = 0
+    for piece in pieces:
+        batch.append((piece, _bytes(piece, reader)))
+        size += len(batch[-1][1])
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _bytes(piece: Kept | Replaced, reader: ShardReader) -> bytes:
+    if isinstance(piece, Replaced):
+        return piece.by.blob
+    segment = piece.row.segment
+    blob = reader.read(piece.row.shard, segment.offset, segment.length)
+    # What a damaged file lacks stays damage, and is reported when the record is read.
+    return blob.ljust(segment.length, b"\0")
+
+
+def remove_dead(path: Path, catalog: Catalog, reader: ShardReader) -> int:
+    """Delete the files of shards in which no record is left.
+
+    Args:
+        path: the memory's folder.
+        catalog: a connection that may write.
+        reader: of this process, which may have them open.
+
+    Returns:
+        How many bytes that gave back.
+    """
+    catalog.bury()
+    freed = 0
+    names = [shard.name for shard in catalog.shards("dead")]
+    for name in names:
+        reader.forget(name)
+        file = shard_file(path / "shards", name)
+        if file.exists():
+            freed += file.stat().st_size
+            file.unlink()
+        derived.remove(path / "index", name)
+    if names:
+        catalog.drop_shards(names)
+    return freed
