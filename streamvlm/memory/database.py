@@ -120,10 +120,27 @@ class Database:
                 self._checkpoint("PASSIVE")
 
     def scrub(self) -> None:
-        """Move all commits into `catalog.db`, so that the log holds nothing deleted."""
+        """Write `catalog.db` anew and empty its log, so that neither holds anything deleted.
+
+        Secure deletion alone leaves copies of cells that were moved between pages.
+        """
         assert self._gate is not None
         with self.lock, self._gate:
+            self.sql.execute("VACUUM")
             self._checkpoint("TRUNCATE")
+
+    def flaws(self) -> list[str]:
+        """What SQLite finds wrong with the file, and rows that refer to what is not there."""
+        with self.lock:
+            try:
+                found = [text for (text,) in self.sql.execute("PRAGMA integrity_check(20)")]
+                lost = self.sql.execute("PRAGMA foreign_key_check").fetchmany(20)
+            except sqlite3.DatabaseError as error:
+                return [str(error)]
+        flaws = [text for text in found if text != "ok"]
+        return flaws + [
+            f"row {row} of {table} refers to no {other}" for table, row, other, _ in lost
+        ]
 
     def _checkpoint(self, how: str) -> None:
         # What was committed is safe without it, and the next one comes.

@@ -89,24 +89,41 @@ def load(
         Its first keys (n, E) float16, mapped, with n ≤ committed, and their serialised FAISS
         index; or None, with a warning if the files are there but not intact.
     """
-    key_path, index_path, seal_path = _paths(folder, shard)
     try:
-        seal = json.loads(seal_path.read_bytes())
-        if seal["version"] != _VERSION or seal["shard"] != shard or seal["keys"] > committed:
-            raise ValueError("they belong to another shard or version")
-        index = index_path.read_bytes()
-        sums = ([len(index), xxh3_64(index).intdigest()], _sum(key_path))
-        if sums != (seal["faiss"], seal["npy"]):
-            raise ValueError("size or checksum differ")
-        # Copy-on-write, because torch refuses to look at what it may not write.
-        keys: NDArray[np.float16] = np.load(key_path, mmap_mode="c", allow_pickle=False)
-        if keys.shape != (seal["keys"], width):
-            raise ValueError(f"{keys.shape} keys instead of {(seal['keys'], width)}")
+        return _load(folder, shard, width, committed)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("index of %s in %s is thrown away and made again: %s", shard, folder, error)
         return None
+
+
+def flaw(folder: Path, shard: str, width: int, committed: int) -> str | None:
+    """What is wrong with the index files of a shard; None if nothing is, or there are none."""
+    try:
+        _load(folder, shard, width, committed)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def _load(
+    folder: Path, shard: str, width: int, committed: int
+) -> tuple[NDArray[np.float16], bytes | None]:
+    key_path, index_path, seal_path = _paths(folder, shard)
+    seal = json.loads(seal_path.read_bytes())
+    if seal["version"] != _VERSION or seal["shard"] != shard or seal["keys"] > committed:
+        raise ValueError("they belong to another shard or version")
+    index = index_path.read_bytes()
+    sums = ([len(index), xxh3_64(index).intdigest()], _sum(key_path))
+    if sums != (seal["faiss"], seal["npy"]):
+        raise ValueError("size or checksum differ")
+    # Copy-on-write, because torch refuses to look at what it may not write.
+    keys: NDArray[np.float16] = np.load(key_path, mmap_mode="c", allow_pickle=False)
+    if keys.shape != (seal["keys"], width):
+        raise ValueError(f"{keys.shape} keys instead of {(seal['keys'], width)}")
     return keys, index or None
 
 

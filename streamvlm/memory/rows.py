@@ -117,12 +117,21 @@ class Rows(Database):
         query = "SELECT 1 FROM segment WHERE uid = ?"
         return {uid for uid in uids if self._all(query, (uid,))}
 
-    def uids(self, stream: str | None) -> list[str]:
-        """Record ids of one stream or all, by stream and time."""
+    def uids(
+        self, stream: str | None, since: float | None = None, until: float | None = None
+    ) -> list[str]:
+        """Record ids of one stream or all, by stream and time; those within a time if one is given.
+
+        Args:
+            stream: its name; None for all.
+            since: only records that end after this second of their stream.
+            until: only records that start before this second of their stream.
+        """
         found = self._all(
-            "SELECT uid FROM segment JOIN stream ON number = stream "
-            "WHERE ?1 IS NULL OR name = ?1 ORDER BY name, start, sid",
-            (stream,),
+            "SELECT uid FROM segment JOIN stream ON number = stream WHERE "
+            '(?1 IS NULL OR name = ?1) AND (?2 IS NULL OR "end" > ?2) '
+            "AND (?3 IS NULL OR start < ?3) ORDER BY name, start, sid",
+            (stream, since, until),
         )
         return [uid for (uid,) in found]
 
@@ -207,12 +216,19 @@ class Rows(Database):
         """The number of each stream that has a record or is known."""
         return dict(self._all("SELECT name, number FROM stream"))
 
-    def totals(self) -> list[tuple[str, int, int, int, int, int, float, float]]:
-        """Of each stream and tier: name, tier, records, bytes, keys, indexed keys, start, end."""
+    def totals(
+        self, before: float | None = None
+    ) -> list[tuple[str, int, int, int, int, int, float, float]]:
+        """Of each stream and tier: name, tier, records, bytes, keys, indexed keys, start, end.
+
+        Args:
+            before: count only records that end by this second of their stream.
+        """
         return self._all(
             "SELECT name, tier, count(*), sum(length), sum(num_keys), sum(num_indexed), "
             'min(start), max("end") FROM segment JOIN stream ON number = stream '
-            "GROUP BY name, tier ORDER BY name, tier"
+            'WHERE ?1 IS NULL OR "end" <= ?1 GROUP BY name, tier ORDER BY name, tier',
+            (before,),
         )
 
     def streams(self, only: str | None = None) -> list[StreamInfo]:
