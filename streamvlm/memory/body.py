@@ -13,72 +13,79 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
-from streamvlm.memory import quant
+from streamvlm.memory import blob, quant
+from streamvlm.memory.blob import Array, Pieces
 from streamvlm.types import MemoryRecord, VisualTokens
 
 
-def pack(record: MemoryRecord, payload: str, key_order: NDArray[np.int64]) -> bytes:
+def pack(record: MemoryRecord, payload: str, key_order: NDArray[np.int64]) -> Pieces:
     """Turn everything but the keys into bytes.
 
     Args:
         record: what to write.
         payload: the codec of the features, see `quant.PAYLOADS`.
         key_order: (K,) which key of the record each one written is.
+
+    Returns:
+        Pieces that follow one another; they may share the memory of the record.
     """
     tokens = record.tokens
-    parts = {
+    parts: dict[str, Array] = {
         **_where_and_when(tokens),
-        "frame_seconds": torch.from_numpy(np.array(record.frame_seconds, dtype=np.float64)),
-        "frame_hash": torch.from_numpy(np.array(record.frame_hash, dtype=np.uint64)),
-        "thumbnail": torch.from_numpy(np.frombuffer(record.thumbnail, np.uint8).copy()),
+        "frame_seconds": np.ascontiguousarray(record.frame_seconds, np.float64),
+        "frame_hash": np.ascontiguousarray(record.frame_hash, np.uint64),
+        "thumbnail": np.frombuffer(record.thumbnail, np.uint8),
     }
     for field in ("features", "deepstack"):
         if (tensor := getattr(tokens, field)) is not None:
             encoded = quant.encode(payload, tensor)
             parts |= {f"{field}.{part}": value for part, value in encoded.items()}
-    if not bool((tokens.weight == 1).all()):
-        parts["weight"] = tokens.weight.to(torch.float32)
+    weight = _numpy(tokens.weight)
+    if not (weight == 1).all():
+        parts["weight"] = np.ascontiguousarray(weight, np.float32)
     if tokens.rank is not None:
-        parts["rank"] = _narrow(tokens.rank)
-    if (np.diff(key_order) != 1).any():
-        parts["key_order"] = _narrow(torch.from_numpy(key_order))
+        parts["rank"] = _narrow(_numpy(tokens.rank))
+    if (key_order[1:] - key_order[:-1] != 1).any():
+        parts["key_order"] = _narrow(key_order)
     about = {
-        "id": record.id,
-        "stream": record.stream,
-        "start": record.start,
-        "end": record.end,
-        "tier": record.tier,
-        "model": tokens.model,
-        "grid": list(tokens.grid),
         "dtype": str(tokens.features.dtype).removeprefix("torch."),
+        "end": record.end,
+        "grid": tokens.grid,
+        "id": record.id,
+        "model": tokens.model,
         "payload": payload,
+        "start": record.start,
+        "stream": record.stream,
+        "tier": record.tier,
     }
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in parts.items()}
-    blob: bytes = save(contiguous, {"record": json.dumps(about, sort_keys=True)})
-    return blob
+    return blob.save(parts, json.dumps(about))
 
 
-def _where_and_when(tokens: VisualTokens) -> dict[str, torch.Tensor]:
+def _numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.detach().cpu().numpy()
+    return array
+
+
+def _where_and_when(tokens: VisualTokens) -> dict[str, NDArray[Any]]:
     steps, rows, columns = tokens.grid
-    step = tokens.position[:, 0]
-    parts = {"place": _narrow(tokens.flat_index), "position": tokens.position}
-    inside = tokens.position < torch.tensor([max(steps, 1), rows, columns])
-    del parts["position" if bool((inside & (tokens.position >= 0)).all()) else "place"]
-    table = torch.zeros(max(steps, 1), dtype=torch.float64)
-    if "place" in parts:
-        table[step] = tokens.seconds.to(torch.float64)
-        if torch.equal(table[step], tokens.seconds):
-            return {**parts, "step_seconds": table}
-    return {**parts, "seconds": tokens.seconds.to(torch.float64)}
+    position, seconds = _numpy(tokens.position), _numpy(tokens.seconds).astype(np.float64)
+    limits = (max(steps, 1), rows, columns)
+    if not ((position >= 0) & (position < limits)).all():
+        return {"position": np.ascontiguousarray(position), "seconds": seconds}
+    step = position[:, 0]
+    place = _narrow(position @ np.array((rows * columns, columns, 1)))
+    table = np.zeros(max(steps, 1))
+    table[step] = seconds
+    if (table[step] == seconds).all():
+        return {"place": place, "step_seconds": table}
+    return {"place": place, "seconds": seconds}
 
 
-def _narrow(numbers: torch.Tensor) -> torch.Tensor:
+def _narrow(numbers: NDArray[np.int64]) -> NDArray[Any]:
     """As int16 if all fit, else as int64."""
-    fits = len(numbers) == 0 or int(numbers.abs().max()) <= torch.iinfo(torch.int16).max
-    return numbers.to(torch.int16 if fits else torch.int64)
+    narrow = numbers.astype(np.int16)
+    return narrow if (narrow == numbers).all() else numbers.astype(np.int64)
 
 
 def about(body: bytes) -> dict[str, Any]:
@@ -87,15 +94,13 @@ def about(body: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is not what `pack` wrote.
     """
-    try:
-        header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
-        found: dict[str, Any] = json.loads(header["__metadata__"]["record"])
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError("no record") from error
+    found: dict[str, Any] = json.loads(blob.text(body))
     return found
 
 
-def unpack(body: bytes, keys: NDArray[np.float32]) -> tuple[MemoryRecord, NDArray[np.int64]]:
+def unpack(
+    body: bytes | memoryview, keys: NDArray[np.float32]
+) -> tuple[MemoryRecord, NDArray[np.int64]]:
     """Turn a body back into the record.
 
     Args:
@@ -108,11 +113,8 @@ def unpack(body: bytes, keys: NDArray[np.float32]) -> tuple[MemoryRecord, NDArra
     Raises:
         ValueError: it is not what `pack` wrote.
     """
-    known = about(body)
-    try:
-        parts: dict[str, torch.Tensor] = load(body)
-    except SafetensorError as error:
-        raise ValueError("no tensors") from error
+    parts, text = blob.load(bytearray(body))
+    known = json.loads(text)
     order = np.arange(len(keys))
     if "key_order" in parts:
         order = parts["key_order"].to(torch.int64).numpy()
