@@ -91,6 +91,10 @@ class Rows(Database):
         """All shards, or those in one state, oldest first."""
         return self._shards("WHERE ?1 IS NULL OR state = ?1 ORDER BY number", state)
 
+    def revisions(self) -> list[tuple[int, int]]:
+        """Another value whenever records left a shard: moved, thinned or forgotten."""
+        return self._all("SELECT number, rev FROM shard ORDER BY number")
+
     def shard(self, name: str) -> Shard | None:
         """The shard of a name, or None if it is not registered."""
         return next(iter(self._shards("WHERE name = ?", name)), None)

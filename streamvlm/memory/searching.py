@@ -17,6 +17,11 @@ from streamvlm.memory.view import View
 
 DEPTH = 64
 """Records ranked at least for each query key, so that several can be scored together."""
+_PATIENCE = 5
+"""How often a search begins anew because records were merged meanwhile."""
+
+_PATIENCE = 5
+"""How often a search begins anew because records are moved or forgotten meanwhile."""
 
 
 class Searching:
@@ -46,6 +51,18 @@ class Searching:
         queries = self._queries(key)
         if limit < 1:
             return []
+        for _ in range(_PATIENCE):
+            before = self._rows.revisions()
+            hits = self._hits(queries, streams, times, limit)
+            # Did records leave a shard meanwhile, they may have been missed at their old place and
+            # at the new one.
+            if self._rows.revisions() == before:
+                break
+        return hits
+
+    def _hits(
+        self, queries: NDArray[np.float32], streams: tuple[str, ...], times: Times, limit: int
+    ) -> list[Hit]:
         numbers = self._rows.stream_numbers() if streams or times[0] is not None else {}
         chosen = [numbers[name] for name in streams if name in numbers] if streams else None
         depth = max(DEPTH, 2 * limit)
@@ -58,7 +75,8 @@ class Searching:
         rows = self._rows.by_sid(sids.tolist())
         pairs = zip(sids.tolist(), scores.tolist(), strict=True)
         found = ((rows[sid].segment, score) for sid, score in pairs if sid in rows)
-        return [Hit(s.uid, score, s.stream, s.start, s.end) for s, score in found]
+        hits = [Hit(s.uid, score, s.stream, s.start, s.end) for s, score in found]
+        return hits, len(rows) == len(sids)
 
     def _queries(self, key: NDArray[np.float32]) -> NDArray[np.float32]:
         """(Q, E) float32 unit vectors."""
