@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamvlm.errors import MemoryStoreError, SourceError, StreamVLMError
+from streamvlm.memory import naming
 from streamvlm.memory.store import Memory, StreamInfo
 from streamvlm.plugins import Recipe, complete_options
 from streamvlm.stopwatch import Stopwatch
@@ -288,7 +287,4 @@ def record_id(clip: Clip) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    if not math.isfinite(clip.end):
-        raise ValueError(f"a clip needs a finite end, found {clip.end}")
-    place = f"{clip.stream}\n{clip.start:.6f}\n{clip.end:.6f}"
-    return hashlib.blake2b(place.encode(), digest_size=8).hexdigest()
+    return naming.record_id(clip.stream, clip.start, clip.end)
