@@ -142,6 +142,11 @@ def shrink(folder: Path, sync: Any, random: Random, log: Log) -> None:
             raise
 
 
+def write(job: dict[str, Any], log: Log) -> Callable[[], None]:
+    """A process that appends and much else."""
+    return Writer(job, log).step
+
+
 def keep(job: dict[str, Any], log: Log) -> Callable[[], None]:
     """The process that tidies up and thins."""
     random, folder = Random(job["seed"]), Path(job["folder"])
@@ -190,8 +195,7 @@ def run(job: dict[str, Any]) -> None:
     """
     log = Log(Path(job["log"]))
     try:
-        roles = {"keep": keep, "read": read, "write": lambda job, log: Writer(job, log).step}
-        step = roles[job["role"]](job, log)
+        step = {"keep": keep, "read": read, "write": write}[job["role"]](job, log)
         log.say("ready")
         while True:
             step()

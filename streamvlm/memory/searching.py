@@ -17,8 +17,6 @@ from streamvlm.memory.view import View
 
 DEPTH = 64
 """Records ranked at least for each query key, so that several can be scored together."""
-_PATIENCE = 5
-"""How often a search begins anew because records were merged meanwhile."""
 
 _PATIENCE = 5
 """How often a search begins anew because records are moved or forgotten meanwhile."""
@@ -75,8 +73,7 @@ class Searching:
         rows = self._rows.by_sid(sids.tolist())
         pairs = zip(sids.tolist(), scores.tolist(), strict=True)
         found = ((rows[sid].segment, score) for sid, score in pairs if sid in rows)
-        hits = [Hit(s.uid, score, s.stream, s.start, s.end) for s, score in found]
-        return hits, len(rows) == len(sids)
+        return [Hit(s.uid, score, s.stream, s.start, s.end) for s, score in found]
 
     def _queries(self, key: NDArray[np.float32]) -> NDArray[np.float32]:
         """(Q, E) float32 unit vectors."""

@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_what_is_moved_during_a_search_is_found(path, full, monkeypatch, step, t
         for number in (7, 8):
             wanted = [hit.id for hit in reader.search(record(number).keys[key], limit=3)]
             assert wanted[0] == uid(number)
-            with in_the_middle(monkeypatch, step, lambda: moved(path, thinned=thinned)):
+            with in_the_middle(monkeypatch, step, partial(moved, path, thinned=thinned)):
                 hits = reader.search(record(number).keys[key], limit=3)
             assert [hit.id for hit in hits] == wanted
             assert hits[0].score > 0.99
