@@ -146,7 +146,7 @@ def test_a_question_about_a_named_video_is_about_that_one(memory_folder, tmp_pat
     ingested, answer = lines(ran)
     assert ingested["ingested"]["stream"] == str(other)
     assert answer["query"]["streams"] == [str(other)]
-    assert run("forget", memory_folder, "other.mp4").returncode == 0
+    assert run("memory", "forget", memory_folder, "--stream", "other.mp4").returncode == 0
 
 
 def test_a_named_video_that_fails_is_not_answered_from_others(memory_folder, tmp_path):

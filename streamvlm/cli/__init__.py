@@ -1,4 +1,4 @@
-"""The command line: ask, ingest, search, verify, plugins, doctor, bench.
+"""The command line: ask, ingest, search, verify, memory, plugins, doctor, bench.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an input failed, 2 usage,
 130 stopped by Ctrl-C.
@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from streamvlm import __version__
-from streamvlm.cli import bench, checking, doctor, show, watching
+from streamvlm.cli import bench, checking, doctor, memory, show, watching
 from streamvlm.cli.options import examples
 from streamvlm.errors import ConfigError, StreamVLMError
 
@@ -92,7 +92,7 @@ app.command(
     )
 )(watching.search)
 app.command(epilog=examples("streamvlm verify lobby/"))(checking.verify)
-app.command(epilog=examples("streamvlm forget lobby/ video.mp4"))(checking.forget)
+app.add_typer(memory.app, name="memory")
 app.command(epilog=examples("streamvlm plugins", "streamvlm plugins --json"))(checking.plugins)
 app.command(epilog=examples("streamvlm doctor"))(doctor.doctor)
 app.add_typer(bench.app, name="bench")

@@ -18,7 +18,10 @@ def verify(
     memory: Annotated[Path, typer.Argument(help="A memory folder.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Open the sources again and compare every frame that a memory cites."""
+    """Open the videos again and compare every frame that a memory cites.
+
+    Whether the memory's own files are intact is what `streamvlm memory verify` checks.
+    """
     from streamvlm.memory.store import Memory
     from streamvlm.verify import verify as verify_memory
 
@@ -41,18 +44,6 @@ def verify(
                 show.failure(problem)
     if not fine:
         raise typer.Exit(1)
-
-
-def forget(
-    memory: Annotated[Path, typer.Argument(help="A memory folder.", show_default=False)],
-    stream: Annotated[str, typer.Argument(help="The video's path or name.", show_default=False)],
-) -> None:
-    """Take one video out of a memory, so that it is never found again."""
-    from streamvlm.config import load
-
-    with load().build(memory) as vlm:
-        vlm.forget(stream)
-    show.out.print(f"forgotten: {stream}", markup=False)
 
 
 _LONG = 24

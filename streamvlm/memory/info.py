@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from streamvlm.errors import MemoryStoreError
+from streamvlm.memory.novelty import Novelty
 from streamvlm.types import Coverage, MemoryRecord
+
+Progress = Callable[[int, int], None]
+"""Is told how much of how much is done, in records or bytes."""
+
+
+def unwatched(done: int, total: int) -> None:
+    """A `Progress` that tells nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +103,33 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class MemoryInfo:
-    """What a memory is and how much it takes."""
+    """What a memory is and how much it takes; `survey.survey` makes it."""
 
     path: str
     identity: Identity
     payload: str
+    """How features are written."""
+    novelty: Novelty
+    """Which keys are indexed."""
+    streams: tuple[str, ...]
+    """Every stream by id, also those without a record."""
     holdings: tuple[Holding, ...]
     """By stream and tier."""
     records: int
     shards: int
+    missing_shards: int
+    """Of those, the ones whose file is not there though it should hold records."""
     dead_bytes: int
     """Bytes in shards that belong to no record any more; maintenance gives them back."""
+    index_bytes: int
+    """Of the index files."""
+    backup_bytes: int
+    """Of the copies of the catalogue."""
     disk_bytes: int
     """Of all files of the memory."""
     files: int
     """How many files that is."""
+
+    def of(self, stream: str) -> tuple[Holding, ...]:
+        """What is held of one stream, by tier."""
+        return tuple(holding for holding in self.holdings if holding.stream == stream)
