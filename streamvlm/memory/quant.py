@@ -28,8 +28,8 @@ PAYLOADS = ("int8", "raw", "int4")
 CHOICES = ("int8", "raw")
 """Those that a new memory may be created with; `int4` is what becomes of thinned records."""
 
-_PIECE = 32_000
-"""Numbers worked on at a time: torch starts threads from 32,768 on."""
+_PIECE, _PIECE_ALONE = 32_000, 128_000
+"""Numbers worked on at a time: torch starts threads, if it may, from 32,768 on."""
 _WHOLE = 1.5 * 2**23
 """Float32 numbers of this size are whole."""
 _SMALLEST = 2.0**-24
@@ -130,7 +130,8 @@ def decode(payload: str, parts: Mapping[str, torch.Tensor], dtype: torch.dtype) 
 
 def _pieces(rows: torch.Tensor) -> Iterator[slice]:
     """Slices of a few rows of (N, D) each."""
-    step = max(_PIECE // max(rows.shape[1], 1), 1)
+    numbers = _PIECE if torch.get_num_threads() > 1 else _PIECE_ALONE
+    step = max(numbers // max(rows.shape[1], 1), 1)
     return (slice(first, first + step) for first in range(0, len(rows), step))
 
 

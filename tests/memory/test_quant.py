@@ -109,7 +109,7 @@ def test_rounding_is_to_the_nearest_and_halves_to_even(payload):
 
 @pytest.mark.parametrize("payload", ["int8", "int4"])
 def test_many_rows_are_each_written_as_if_alone(payload):
-    features = torch.randn(100, 1000, generator=torch.Generator().manual_seed(7))
+    features = torch.randn(300, 1000, generator=torch.Generator().manual_seed(7))
     alone = torch.cat([there_and_back(payload, row[None]) for row in features])
     assert torch.equal(there_and_back(payload, features), alone)
 
