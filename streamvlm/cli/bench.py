@@ -16,6 +16,7 @@ from streamvlm.cli import (
     bench_needle,
     bench_qa,
     bench_race,
+    bench_retrieval,
     bench_speed,
     bench_still,
     show,
@@ -78,6 +79,13 @@ app.command(
         "streamvlm bench still --compressors pvc,nested --hours 0.2 --json",
     )
 )(bench_still.still)
+app.command(
+    epilog=examples(
+        "streamvlm bench retrieval",
+        "streamvlm bench retrieval --films 0 --segments 20000 --seed 2",
+        "streamvlm bench retrieval --films 6 --out report/",
+    )
+)(bench_retrieval.retrieval)
 app.command(
     epilog=examples(
         "streamvlm bench needle",
