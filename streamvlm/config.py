@@ -18,6 +18,7 @@ from streamvlm.errors import ConfigError
 from streamvlm.ingest import Stages
 from streamvlm.plugins import Recipe, check_options, complete_options, names, nearest
 from streamvlm.recall import Limits
+from streamvlm.rerank import Rerank
 from streamvlm.video.sources import Sampling
 
 _SECTIONS = {
@@ -35,7 +36,12 @@ _SECTIONS = {
 AT_ANSWER_TIME = frozenset({"question"})
 """The cues of stored tokens: those that are made anew for each question."""
 
-_SETTINGS: Mapping[str, type[Any]] = {"source": Sampling, "memory": Storage, "answer": Limits}
+_SETTINGS: Mapping[str, type[Any]] = {
+    "source": Sampling,
+    "memory": Storage,
+    "answer": Limits,
+    "rerank": Rerank,
+}
 """Each section that has options only, and the dataclass whose fields they are."""
 
 _HERE = Path(__file__).parent
@@ -59,6 +65,8 @@ class Config:
     """The section `memory`."""
     limits: Limits = field(default_factory=Limits)
     """The section `answer`."""
+    rerank: Rerank = field(default_factory=Rerank)
+    """The section `rerank`; may be left out."""
 
     def __post_init__(self) -> None:
         self._check_roles()
@@ -150,7 +158,9 @@ class Config:
             memory: the folder to keep what is ingested; None for a temporary one.
         """
         stages = Stages(self.sampling, self.recipes)
-        return StreamVLM(stages, memory, storage=self.storage, limits=self.limits)
+        return StreamVLM(
+            stages, memory, storage=self.storage, limits=self.limits, rerank=self.rerank
+        )
 
 
 def _listed(cues: frozenset[str]) -> str:
@@ -236,6 +246,7 @@ def load(config: str | Path = "default", overrides: Sequence[str] = ()) -> Confi
         sampling=settings["source"],
         storage=settings["memory"],
         limits=settings["answer"],
+        rerank=settings["rerank"],
     )
 
 
@@ -248,5 +259,6 @@ def _recipe(section: str, options: dict[str, Any]) -> Recipe:
 
 
 def _settings(section: str, maker: type[Any], sections: dict[str, Any]) -> Any:
-    check_options(section, maker, sections[section])
-    return maker(**complete_options(maker, sections[section]))
+    options = sections.get(section, {})
+    check_options(section, maker, options)
+    return maker(**complete_options(maker, options))

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, Self
 
-from streamvlm.focus import Asked, focused, widened
-from streamvlm.illustrate import illustrate, tokens_read
+from streamvlm.answering import Inquiry
 from streamvlm.ingest import Ingested, Progress, Stages, ingest_each
+from streamvlm.likeness import match_stream
 from streamvlm.memory.folder import is_memory
 from streamvlm.memory.store import Identity, Memory
-from streamvlm.recall import Limits, match_stream, recall
+from streamvlm.recall import Limits, Sighting, around, recall, sight
+from streamvlm.rerank import Rerank
 from streamvlm.stopwatch import Stopwatch
-from streamvlm.types import Answer, Coverage, Evidence, Query, Usage, Word
+from streamvlm.types import Answer, Coverage, Evidence, Query, Word
 from streamvlm.verify import Verdict, verify
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MOMENTS = 8
 """How many moments a search gives, where the query does not say."""
-
-NOTHING_FOUND = "Nothing in the memory lies within those limits."
-"""The answer when no record is allowed by the query's streams and times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class StreamVLM:
         folder: where the memory is kept; None for a temporary one that goes with this object.
         storage: how a new memory is written.
         limits: how much a question may read by default.
+        rerank: whether the model looks at candidates one by one before it answers.
     """
 
     def __init__(
@@ -56,9 +58,11 @@ class StreamVLM:
         *,
         storage: Storage | None = None,
         limits: Limits | None = None,
+        rerank: Rerank | None = None,
     ) -> None:
         self.stages = stages
         self._storage, self._limits = storage or Storage(), limits or Limits()
+        self._rerank = rerank or Rerank()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="streamvlm-")
@@ -120,8 +124,9 @@ class StreamVLM:
 
     def query(
         self,
-        text: str,
+        text: str = "",
         *,
+        like: Sequence[str | Path | NDArray[np.uint8]] = (),
         streams: Sequence[str] = (),
         since: float | None = None,
         until: float | None = None,
@@ -130,7 +135,10 @@ class StreamVLM:
         """A question with this object's default budget.
 
         Args:
-            text: the question.
+            text: the question; for a search it may be empty if there is something to be like.
+            like: pictures that what is sought looks like (files, or (H, W, 3) uint8 RGB), and
+                moments of the memory that do, such as `video.mp4@00:40`. Words and all of these
+                count the same.
             streams: only these streams, each by its path, URL or the end of either.
             since: only what was seen after this second.
             until: only what was seen before this second.
@@ -143,6 +151,7 @@ class StreamVLM:
             until=until,
             max_records=max_records or self._limits.max_records,
             max_tokens=self._limits.max_tokens,
+            like=tuple(str(each) if isinstance(each, Path) else each for each in like),
         )
 
     def search(self, question: str | Query) -> tuple[Evidence, ...]:
@@ -158,10 +167,35 @@ class StreamVLM:
         Raises:
             MemoryStoreError: there is no memory yet, or it was made by another embedder.
         """
-        if isinstance(question, str):
-            question = self.query(question, max_records=MOMENTS)
-        whole = replace(self._as_query(question), max_tokens=sys.maxsize)
-        return self._retrieve(whole, Stopwatch())
+        query = replace(self._as_query(question, MOMENTS), max_tokens=sys.maxsize)
+        return recall(self._memory(), self.stages.embedder, query, Stopwatch())
+
+    def sightings(self, question: str | Query) -> tuple[Sighting, ...]:
+        """The stretches of time in which what is asked about is to be seen.
+
+        Neighbours in time that answer nearly as well are one sighting; no language model is loaded.
+
+        Args:
+            question: as for `search`; `max_records` is how many sightings at the most.
+
+        Returns:
+            Those at times that the question names, then the others, the best first.
+        """
+        query = self._as_query(question, MOMENTS)
+        return sight(self._memory(), self.stages.embedder, query, Stopwatch())
+
+    def around(self, stream: str, seconds: float, width: float = 60.0) -> tuple[Evidence, ...]:
+        """What was seen around a moment; no weights are loaded.
+
+        Args:
+            stream: its path or URL, or the end of either.
+            seconds: the moment, in seconds of the stream.
+            width: so many seconds before and after it, at most an hour.
+
+        Returns:
+            Evidence in time order; a score says how much it looks like the moment itself.
+        """
+        return around(self._memory(), stream, seconds, width)
 
     def ask(self, question: str | Query, on_word: Callable[[Word], None] | None = None) -> Answer:
         """Answer from the memory. Nothing is decoded or encoded again.
@@ -177,24 +211,20 @@ class StreamVLM:
             MemoryStoreError: there is no memory yet, or other weights made it.
             ModelError: the weights cannot be loaded.
         """
-        query, watch = self._as_query(question), Stopwatch()
-        evidence = self._read(query, watch)
+        inquiry = self._inquiry(question)
+        evidence = inquiry.read()
         words: list[Word] = []
-        for word in self._speak(query, evidence, watch):
+        for word in inquiry.speak(evidence):
             words.append(word)
             if on_word is not None:
                 on_word(word)
-        sure = sum(math.log(max(word.probability, 1e-12)) for word in words) / max(len(words), 1)
         return Answer(
-            query=query,
+            query=inquiry.query,
             text="".join(word.text for word in words).strip(),
-            confidence=math.exp(sure) if evidence and words else 0.0,
+            confidence=inquiry.confidence(evidence, words),
             evidence=evidence,
-            coverage=self.coverage(query.streams),
-            usage=Usage(
-                tokens_read=tokens_read(evidence, self.stages),
-                milliseconds=watch.milliseconds,
-            ),
+            coverage=self.coverage(inquiry.query.streams),
+            usage=inquiry.usage(evidence),
         )
 
     def ask_stream(self, question: str | Query) -> Iterator[Word]:
@@ -203,8 +233,8 @@ class StreamVLM:
         Args:
             question: words, or a query with limits.
         """
-        query, watch = self._as_query(question), Stopwatch()
-        return self._speak(query, self._read(query, watch), watch)
+        inquiry = self._inquiry(question)
+        return inquiry.speak(inquiry.read())
 
     def streams(self) -> list[str]:
         """The ids of the streams in the memory; none if there is no memory yet."""
@@ -235,47 +265,18 @@ class StreamVLM:
         with Memory.open(self.folder, sync=self._storage.sync) as memory:
             memory.forget(found)
 
-    def _speak(
-        self, query: Query, evidence: tuple[Evidence, ...], watch: Stopwatch
-    ) -> Iterator[Word]:
-        if not evidence:
-            yield Word(NOTHING_FOUND, 1.0)
-            return
+    def _inquiry(self, question: str | Query) -> Inquiry:
+        query, watch = self._as_query(question), Stopwatch()
         with watch.stage("load"):
-            answerer, memory = self.stages.answerer, self._memory()
-        with watch.stage("first_word"):
-            allow_local = self.stages.sampling.allow_local
-            shown = illustrate(evidence, answerer, memory, watch, allow_local=allow_local)
-            words = answerer.answer(query, shown)
-            first = next(words, None)
-        if first is not None:
-            yield first
-            yield from watch.items("more_words", words)
+            memory = self._memory()
+        return Inquiry(query, memory, self.stages, self._rerank, watch)
 
-    def _read(self, query: Query, watch: Stopwatch) -> tuple[Evidence, ...]:
-        """What the answerer reads: what was found, cut down by the focus if there is one."""
-        focus = self.stages.focus
-        if focus is None:
-            return self._retrieve(query, watch)
-        found = self._retrieve(widened(query, focus), watch)
-        if not found:
-            return ()
-        with watch.stage("load"):
-            answerer = cast(Asked, self.stages.answerer)
-        with watch.stage("focus"):
-            return focused(found, focus, answerer, query)
-
-    def _retrieve(self, query: Query, watch: Stopwatch) -> tuple[Evidence, ...]:
-        with watch.stage("load"):
-            memory, embedder = self._memory(), self.stages.embedder
-        return recall(memory, embedder, query, watch)
-
-    def _as_query(self, question: str | Query) -> Query:
-        query = self.query(question) if isinstance(question, str) else question
-        if not query.streams:
-            return query
-        known = self.streams()
-        return replace(query, streams=tuple(match_stream(name, known) for name in query.streams))
+    def _as_query(self, question: str | Query, most: int | None = None) -> Query:
+        if isinstance(question, str):
+            question = self.query(question, max_records=most)
+        known = self.streams() if question.streams else []
+        streams = tuple(match_stream(name, known) for name in question.streams)
+        return replace(question, streams=streams)
 
     def _memory(self) -> Memory:
         if self._reader is None:

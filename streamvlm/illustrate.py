@@ -47,7 +47,7 @@ def illustrate(
         its `pictures`. Where a source is gone, was replaced or cannot be read, they stay empty, and
         a warning says so: the record's thumbnail is what is left of it.
     """
-    if not _looks(answerer):
+    if not looks(answerer):
         return tuple(evidence)
     chosen = _choose(evidence, answerer.num_pictures)
     wanted: dict[str, dict[float, int]] = {}
@@ -68,12 +68,13 @@ def illustrate(
 
 def tokens_read(evidence: Sequence[Evidence], stages: Stages) -> int:
     """How many stored tokens a question cost its answerer: none if it looked at pictures."""
-    if not evidence or _looks(stages.answerer):
+    if not evidence or looks(stages.answerer):
         return 0
     return sum(len(found.record.tokens) for found in evidence)
 
 
-def _looks(answerer: Answerer) -> TypeGuard[Onlooker]:
+def looks(answerer: Answerer) -> TypeGuard[Onlooker]:
+    """Whether an answerer looks at pictures instead of reading tokens."""
     return isinstance(answerer, Onlooker) and answerer.num_pictures > 0
 
 
@@ -100,6 +101,8 @@ def _kept_frames(item: Evidence) -> NDArray[np.int64]:
     record = item.record
     # A step may stand for two frames and the time between them.
     steps = np.unique(record.tokens.seconds.numpy(force=True))
+    if not len(steps):  # given up with age: the picture that the thumbnail is of
+        return np.array([len(record.frame_seconds) // 2])
     distance = np.abs(record.frame_seconds[None] - steps[:, None])
     return np.unique(distance.argmin(axis=1))
 

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from streamvlm.errors import BadOption, MemoryStoreError, StreamVLMError
-from streamvlm.memory.retrieve import LOOK_AT, fit, load_intact, retrieve
+from streamvlm.likeness import Sought, at_moment, sought
+from streamvlm.memory.retrieve import (
+    alikeness,
+    candidates,
+    chosen,
+    first_first,
+    fit,
+    in_time_order,
+    intact,
+    load_intact,
+)
+from streamvlm.memory.spans import Stretch, stretches
 from streamvlm.memory.store import Hit, Memory, StreamInfo
-from streamvlm.moments import Moment, moments
 from streamvlm.plugins import find
 from streamvlm.stopwatch import Stopwatch
-from streamvlm.types import Evidence, Query, Span, VisualTokens
+from streamvlm.times import at_times_named, standing
+from streamvlm.types import Evidence, Query, VisualTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +36,10 @@ if TYPE_CHECKING:
 
     from streamvlm.protocols import Embedder
 
-_TOUCH = 1e-3
-"""Seconds; a record that ends at a time is found by a window of this width before it."""
+WIDEST = 3600.0
+"""Seconds before and after a moment that can be looked at."""
+_MOST_AROUND = 4096
+"""Records that are looked at there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +56,38 @@ class Limits:
             raise BadOption("answer: max_records and max_tokens must be at least 1")
 
 
+@dataclass(frozen=True, slots=True)
+class SecondLook:
+    """Another opinion on what a search ranked."""
+
+    look_at: int
+    """So many of the best candidates are looked at; 0 for none."""
+    rank: Callable[[Sequence[Evidence]], list[Evidence]]
+    """Gives them in a better order, with scores of its own."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighting:
+    """[start, end) of one stream, in seconds, in which what was asked about is to be seen."""
+
+    stream: str
+    """The stream's id."""
+    start: float
+    end: float
+    score: float
+    """That of its best record; compare within one query only."""
+    best: Evidence
+    """The record that scores best."""
+    records: tuple[str, ...]
+    """Ids of all its records, in time order."""
+
+
 def recall(
-    memory: Memory, embedder: Embedder, query: Query, watch: Stopwatch
+    memory: Memory,
+    embedder: Embedder,
+    query: Query,
+    watch: Stopwatch,
+    again: SecondLook | None = None,
 ) -> tuple[Evidence, ...]:
     """Find what bears on a query.
 
@@ -60,15 +102,97 @@ def recall(
         embedder: what the memory's keys were made with.
         query: the question with its limits; its streams are ids.
         watch: is charged for the stages `embed` and `retrieve`.
+        again: ranks the best candidates anew; those that it does not look at are not read.
 
     Returns:
-        Evidence by stream and time.
+        Evidence by stream and time. A record of which only the picture is left has no tokens.
 
     Raises:
         MemoryStoreError: the memory is empty, or its keys are of another embedder.
+        StreamVLMError: something that the query is `like` cannot be read.
     """
-    if not len(memory):
-        raise MemoryStoreError(f"the memory {memory.path} is empty; ingest a video into it first")
+    wanted = _sought(memory, embedder, query, watch)
+    with watch.stage("retrieve"):
+        infos = _reachable(memory, query)
+        chained = {info.stream for info in infos if _is_chained(info)}
+        most = max(again.look_at, query.max_records) if again else 0
+        for first in _first(memory, wanted.keys, query, infos):
+            ranked = candidates(
+                memory, wanted.keys, query, first=first, apart=wanted.apart, most=most
+            )
+            if ranked:
+                break
+        else:
+            _check_not_empty(memory)
+        if again is not None:
+            ranked = first_first(again.rank(list(_within(query, ranked[:most], chained))), first)
+        found = chosen(ranked, query)
+        found = _with_what_they_continue(memory, wanted.keys, query, found, chained)
+        return tuple(_within(query, found, chained))
+
+
+def sight(
+    memory: Memory, embedder: Embedder, query: Query, watch: Stopwatch
+) -> tuple[Sighting, ...]:
+    """Find the stretches of time in which what is asked about is to be seen.
+
+    Args:
+        memory: where to look.
+        embedder: what the memory's keys were made with.
+        query: the question; `max_records` is how many stretches at the most.
+        watch: is charged for the stages `embed` and `retrieve`.
+
+    Returns:
+        Those at times that the question names, then the others, the best first.
+
+    Raises:
+        StreamVLMError: as for `recall`.
+    """
+    wanted = _sought(memory, embedder, query, watch)
+    with watch.stage("retrieve"):
+        infos = _reachable(memory, query)
+        chained = {info.stream for info in infos if _is_chained(info)}
+        for first in _first(memory, wanted.keys, query, infos):
+            hits = [_hit(each) for each in first]
+            spans = stretches(memory, wanted.keys, query, first=hits, apart=wanted.apart)
+            found = (_sighting(memory, query, span, chained) for span in spans)
+            if seen := tuple(islice(filter(None, found), query.max_records)):
+                return seen
+        _check_not_empty(memory)
+    return ()
+
+
+def around(memory: Memory, stream: str, seconds: float, width: float) -> tuple[Evidence, ...]:
+    """What was seen around a moment; no weights are needed.
+
+    Args:
+        memory: where to look.
+        stream: its path or URL, or the end of either.
+        seconds: the moment, in seconds of the stream.
+        width: so many seconds before and after it, at most an hour.
+
+    Returns:
+        Evidence in time order; scores say how much each looks like the moment itself.
+
+    Raises:
+        BadOption: the width is out of range.
+        MemoryStoreError: nothing was seen at that moment.
+    """
+    if not 0 < width <= WIDEST:
+        raise BadOption(f"seconds must be above 0 and at most {WIDEST:g}, found {width:g}")
+    middle = at_moment(memory, stream, seconds)
+    hits = memory.search(
+        middle.keys,
+        streams=(middle.stream,),
+        since=min(seconds - width, middle.start),
+        until=seconds + width,
+        limit=_MOST_AROUND,
+    )
+    return in_time_order(load_intact(memory, hits))
+
+
+def _sought(memory: Memory, embedder: Embedder, query: Query, watch: Stopwatch) -> Sought:
+    """What to look for, once it is clear that the memory can be searched for it."""
     if memory.identity.embedder != embedder.model:
         raise MemoryStoreError(
             f"this memory was made with the embedder {memory.identity.embedder}, but the "
@@ -76,20 +200,42 @@ def recall(
             "ingest into another folder"
         )
     with watch.stage("embed"):
-        key = embedder.embed_text(query.text)
-    with watch.stage("retrieve"):
-        found = retrieve(memory, key, query, first=_at_times_named(memory, key, query))
-        if not found:
-            found = retrieve(memory, key, query, first=_standing(memory, key, query))
-        chained = {info.stream for info in _reachable(memory, query) if _is_chained(info)}
-        found = _with_what_they_continue(memory, key, query, found, chained)
-    seen = (_within(query, each, chained) for each in found)
-    return tuple(each for each in seen if len(each.record.tokens))
+        return sought(memory, embedder, query)
+
+
+def _check_not_empty(memory: Memory) -> None:
+    """Asked only when nothing was found: counting takes the longer the more there is."""
+    if not len(memory):
+        raise MemoryStoreError(f"the memory {memory.path} is empty; ingest a video into it first")
+
+
+def _first(
+    memory: Memory, keys: NDArray[np.float32], query: Query, infos: Sequence[StreamInfo]
+) -> Iterator[tuple[Evidence, ...]]:
+    """What comes before all other: the times named; if nothing is found so, what stood still."""
+    yield at_times_named(memory, keys, query, infos)
+    yield standing(memory, keys, query, infos)
+
+
+def _hit(found: Evidence) -> Hit:
+    record = found.record
+    return Hit(record.id, found.score, record.stream, record.start, record.end)
+
+
+def _sighting(
+    memory: Memory, query: Query, span: Stretch, chained: Container[str]
+) -> Sighting | None:
+    """A stretch with its best record; None if that is damaged, or shows nothing of the time."""
+    record = intact(memory, span.best)
+    best = [] if record is None else list(_within(query, [Evidence(record, span.score)], chained))
+    if not best:
+        return None
+    return Sighting(span.stream, span.start, span.end, span.score, best[0], span.records)
 
 
 def _with_what_they_continue(
     memory: Memory,
-    key: NDArray[np.float32],
+    keys: NDArray[np.float32],
     query: Query,
     found: Sequence[Evidence],
     chained: Container[str],
@@ -98,13 +244,9 @@ def _with_what_they_continue(
     records = [each.record for each in found if each.record.stream in chained]
     before = {memory.last_before(record.stream, record.start) for record in records}
     missing = before - {None} - {record.id for record in records}
-    hits = [Hit(name, 0.0) for name in sorted(filter(None, missing))]
-    more = [
-        replace(each, score=float((each.record.keys @ key).max()))
-        for each in load_intact(memory, hits)
-    ]
-    whole = fit([*found, *more], query.max_tokens)
-    return tuple(sorted(whole, key=lambda each: (each.record.stream, each.record.start)))
+    loaded = [intact(memory, name) for name in sorted(filter(None, missing))]
+    more = [Evidence(record, alikeness(record, keys)) for record in filter(None, loaded)]
+    return in_time_order(fit([*found, *more], query.max_tokens))
 
 
 def _is_chained(info: StreamInfo) -> bool:
@@ -117,96 +259,28 @@ def _is_chained(info: StreamInfo) -> bool:
         return False
 
 
-def _at_times_named(memory: Memory, key: NDArray[np.float32], query: Query) -> tuple[Evidence, ...]:
-    """What shows the times that a question names, the best of each time first."""
-    named = moments(query.text)
-    if not named or query.since is not None or query.until is not None:
-        return ()
-    reachable = _reachable(memory, query)
-    found: dict[str, tuple[int, float, Evidence]] = {}
-    for moment in named:
-        hits, still = _look(memory, key, reachable, moment, LOOK_AT * query.max_records)
-        shows = (
-            each
-            for each in load_intact(memory, hits)
-            # While a still scene stood, a record that begins with a later picture shows nothing.
-            if each.record.stream not in still or each.record.frame_seconds.min() < moment.end
-        )
-        for place, each in enumerate(islice(shows, LOOK_AT * query.max_records)):
-            found.setdefault(each.record.id, (place, -each.score, each))
-    return tuple(each for _, _, each in sorted(found.values(), key=lambda entry: entry[:2]))
-
-
-def _look(
-    memory: Memory,
-    key: NDArray[np.float32],
-    reachable: Sequence[StreamInfo],
-    moment: Moment,
-    most: int,
-) -> tuple[list[Hit], set[str]]:
-    """Where a moment may be seen, best first, and the streams that stood still when it began."""
-    streams: dict[float, list[str]] = {}
-    still: set[str] = set()
-    hits: dict[str, Hit] = {}
-    for info in reachable:
-        whole = info.coverage.seconds
-        start = moment.begin(whole)
-        streams.setdefault(start, []).append(info.stream)
-        span = _still(info, start)
-        if span is not None and span.end >= min(start + 1, whole):
-            still.add(info.stream)
-            hits |= {hit.id: hit for hit in _before(memory, key, info, span)}
-    for start, names in streams.items():
-        # One more for each stream, as so many may turn out to show nothing of it.
-        limit = most + len(names)
-        found = memory.search(key, streams=names, since=start, until=moment.end, limit=limit)
-        hits |= {hit.id: hit for hit in found}
-    return sorted(hits.values(), key=lambda hit: -hit.score), still
-
-
-def _standing(memory: Memory, key: NDArray[np.float32], query: Query) -> tuple[Evidence, ...]:
-    """What was last seen before a time in which nothing new was, best first."""
-    if query.since is None:
-        return ()
-    hits: list[Hit] = []
-    for info in _reachable(memory, query):
-        span = _still(info, query.since)
-        if span is not None:
-            hits += _before(memory, key, info, span)
-    return tuple(load_intact(memory, sorted(hits, key=lambda hit: -hit.score)))
-
-
 def _reachable(memory: Memory, query: Query) -> list[StreamInfo]:
     """The streams that a query is about."""
     return [i for i in memory.streams() if not query.streams or i.stream in query.streams]
 
 
-def _still(info: StreamInfo, seconds: float) -> Span | None:
-    """The stretch around a time of a stream in which nothing new was seen, if there is one."""
-    for span in info.coverage.spans:
-        if span.kind == "still" and span.start <= seconds < span.end:
-            return span
-    return None
-
-
-def _before(memory: Memory, key: NDArray[np.float32], info: StreamInfo, span: Span) -> list[Hit]:
-    """The record of a stream that ends with what was seen last before a stretch of it."""
-    since, until = span.start - _TOUCH, span.start
-    return memory.search(key, streams=(info.stream,), since=since, until=until, limit=1)
-
-
-def _within(query: Query, found: Evidence, chained: Container[str]) -> Evidence:
+def _within(query: Query, found: Iterable[Evidence], chained: Container[str]) -> Iterator[Evidence]:
     """The same evidence without the tokens of frames outside the query's time.
 
     What was still to be seen when that time began stays: the last frame before it or, where a
-    compressor leaves out what goes on as before, the last token of each place before it.
+    compressor leaves out what goes on as before, the last token of each place before it. What has
+    nothing left is left out; what had no tokens before stays if it has a frame before the end.
     """
-    tokens, since = found.record.tokens, query.since or 0.0
-    until = math.inf if query.until is None else query.until
-    is_before = tokens.seconds <= since
-    last = _last_of_places if found.record.stream in chained else _last_frame
-    inside = last(tokens, is_before) | (~is_before & (tokens.seconds < until))
-    return replace(found, record=replace(found.record, tokens=tokens.select(inside)))
+    since, until = query.since or 0.0, math.inf if query.until is None else query.until
+    for each in found:
+        tokens = each.record.tokens
+        is_before = tokens.seconds <= since
+        last = _last_of_places if each.record.stream in chained else _last_frame
+        inside = last(tokens, is_before) | (~is_before & (tokens.seconds < until))
+        if bool(inside.any()):
+            yield replace(each, record=replace(each.record, tokens=tokens.select(inside)))
+        elif not len(tokens) and each.record.frame_seconds.min() < until:
+            yield each
 
 
 def _last_frame(tokens: VisualTokens, is_before: torch.Tensor) -> torch.Tensor:
@@ -222,22 +296,3 @@ def _last_of_places(tokens: VisualTokens, is_before: torch.Tensor) -> torch.Tens
     number = torch.arange(len(place)).where(is_before, -1)
     last = torch.full((rows * columns,), -1).scatter_reduce(0, place, number, "amax")
     return is_before & (last[place] == number)
-
-
-def match_stream(name: str, known: Sequence[str]) -> str:
-    """The one stream that a user means by a name or the end of a path.
-
-    Args:
-        name: what the user wrote.
-        known: ids of streams.
-
-    Raises:
-        MemoryStoreError: none fits, or several do.
-    """
-    wanted = Path(name).parts
-    fitting = [s for s in known if s == name or Path(s).parts[-len(wanted) :] == wanted]
-    if len(fitting) != 1:
-        what = "is not in the memory" if not fitting else "could be any of several streams"
-        some = ", ".join((fitting or list(known))[:5]) or "none, it is empty"
-        raise MemoryStoreError(f"{name} {what}; name one of: {some}")
-    return fitting[0]

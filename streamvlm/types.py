@@ -7,7 +7,7 @@ Importing this module loads neither torch nor numpy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -22,9 +22,9 @@ LossReason = Literal["gap", "damage", "overload"]
 SpanKind = Literal["sampled", "still", "skipped", "gap"]
 
 
-def _check_shape(name: str, found: tuple[int, ...], expected: str, *, ok: bool) -> None:
+def _check_shape(name: str, found: Sequence[int], expected: str, *, ok: bool) -> None:
     if not ok:
-        raise ValueError(f"{name} must have shape {expected}, found {found}")
+        raise ValueError(f"{name} must have shape {expected}, found {tuple(found)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Frame:
 
     def __post_init__(self) -> None:
         shape = self.image.shape
-        _check_shape("Frame.image", shape, "(H, W, 3)", ok=len(shape) == 3 and shape[2] == 3)
+        _check_shape("Frame.image", shape, "(H, W, 3)", ok=shape[2:] == (3,))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,15 +107,13 @@ class VisualTokens:
 
     def __post_init__(self) -> None:
         n = len(self.features)
-        _check_shape("features", tuple(self.features.shape), "(N, D)", ok=self.features.ndim == 2)
-        for name in ("position", "seconds", "weight"):
-            found = tuple(getattr(self, name).shape)
-            expected = (n, 3) if name == "position" else (n,)
+        _check_shape("features", self.features.shape, "(N, D)", ok=self.features.ndim == 2)
+        for name, expected in (("position", (n, 3)), ("seconds", (n,)), ("weight", (n,))):
+            found = getattr(self, name).shape
             _check_shape(name, found, str(expected), ok=found == expected)
         for cues, length in ((self.cues, n), (self.frame_cues, self.grid[0])):
             for name, cue in cues.items():
-                found, ok = tuple(cue.shape), len(cue) == length
-                _check_shape(f"cue {name!r}", found, f"({length}, …)", ok=ok)
+                _check_shape(f"cue {name!r}", cue.shape, f"({length}, …)", ok=len(cue) == length)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -186,7 +184,7 @@ class Query:
     """A question with its limits."""
 
     text: str
-    """The question, in words."""
+    """The question, in words; may be empty for a search if there is something to be like."""
     streams: tuple[str, ...] = ()
     """Only these streams; empty for all."""
     since: float | None = None
@@ -197,9 +195,11 @@ class Query:
     """Read at most this many records."""
     max_tokens: int = 4096
     """Read at most this many visual tokens."""
+    like: tuple[str | NDArray[np.uint8], ...] = field(default=(), compare=False)
+    """What it looks like: pictures (files, or (H, W, 3) RGB), and moments such as `a.mp4@00:40`."""
 
     def __post_init__(self) -> None:
-        if not self.text.strip():
+        if not self.text.strip() and not self.like:
             raise BadOption("the question is empty; write what you want to know")
         if self.max_records < 1 or self.max_tokens < 1:
             raise BadOption("max_records and max_tokens must be at least 1")
@@ -278,6 +278,8 @@ class Usage:
     """Visual tokens given to the language model."""
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time per stage."""
+    looked_at: Mapping[str, int] = field(default_factory=dict)
+    """{`records`, `tokens`} that the model looked at one by one, to rank them; else empty."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -46,6 +46,8 @@ def plain(value: Any) -> Any:
             return str(value)
         case float() if math.isnan(value):
             return None  # not known; JSON has no NaN
+        case _ if hasattr(value, "ndim"):
+            return f"a picture of {value.shape[1]}×{value.shape[0]}"
         case _ if hasattr(value, "__dataclass_fields__"):
             return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
         case _:

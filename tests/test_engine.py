@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import streamvlm
-from streamvlm.engine import NOTHING_FOUND
+from streamvlm.answering import NOTHING_FOUND
 from streamvlm.errors import BadOption, MemoryStoreError, SourceError
 from streamvlm.memory.store import Memory
 from streamvlm.types import Word

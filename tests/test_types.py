@@ -144,3 +144,10 @@ def test_what_flows_survives_json():
     assert document["evidence"][0]["stream"] == "/v.mp4"
     assert document["evidence"][0]["tokens"] == 8
     assert document["usage"]["frames_decoded"] == 1
+
+
+def test_a_query_without_words_needs_something_to_be_like():
+    assert Query("", like=("person.jpg",)).like == ("person.jpg",)
+    picture = np.zeros((4, 6, 3), np.uint8)
+    assert Query("who?", like=(picture,)) == Query("who?")
+    assert plain(Query("who?", like=("a.jpg", picture)))["like"] == ["a.jpg", "a picture of 6×4"]

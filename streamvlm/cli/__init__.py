@@ -1,4 +1,4 @@
-"""The command line: ask, ingest, search, verify, memory, plugins, doctor, bench.
+"""The command line: ask, ingest, search, around, verify, memory, plugins, doctor, bench.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an input failed, 2 usage,
 130 stopped by Ctrl-C.
@@ -89,8 +89,12 @@ app.command(
     epilog=examples(
         'streamvlm search --memory lobby/ "a red lift" --thumbnails found/',
         'streamvlm search --memory lobby/ "a red lift" --json',
+        "streamvlm search --memory lobby/ --like person.jpg --like video.mp4@00:40",
     )
 )(watching.search)
+app.command(epilog=examples("streamvlm around video.mp4@00:40 --memory lobby/ --seconds 60"))(
+    watching.around
+)
 app.command(epilog=examples("streamvlm verify lobby/"))(checking.verify)
 app.add_typer(memory.app, name="memory")
 app.command(epilog=examples("streamvlm plugins", "streamvlm plugins --json"))(checking.plugins)

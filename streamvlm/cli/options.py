@@ -38,6 +38,14 @@ Streams = Annotated[
 ]
 Since = Annotated[float | None, typer.Option(help="Only what was seen after this second.")]
 Until = Annotated[float | None, typer.Option(help="Only what was seen before this second.")]
+Likes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--like",
+        metavar="PICTURE|VIDEO@MM:SS",
+        help="What it looks like: a picture file, or a moment of the memory; may be repeated.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="What films and questions are made up from.")]
 OutFolder = Annotated[
     Path | None,

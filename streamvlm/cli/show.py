@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from streamvlm.bench.report import Progress as Steps
     from streamvlm.ingest import Ingested
     from streamvlm.ingest import Progress as Report
+    from streamvlm.recall import Sighting
     from streamvlm.video.sources import VideoFile
 
 out = Console(highlight=False, soft_wrap=True)
@@ -73,10 +74,17 @@ def _short(stream: str) -> str:
 
 
 def evidence_line(found: Evidence) -> str:
-    """`video.mp4  00:08–00:16  score 0.412`."""
+    """`video.mp4  00:08–00:16  score 0.412`, and if its tokens were given up with age, that."""
     record = found.record
     span = f"{clock(record.start)}–{clock(record.end)}"
-    return f"{_short(record.stream)}  {span}  score {found.score:.3f}"
+    left = "" if len(record.tokens) else "  only its picture is left"
+    return f"{_short(record.stream)}  {span}  score {found.score:.3f}{left}"
+
+
+def sighting_line(found: Sighting) -> str:
+    """`video.mp4  00:08–00:32  score 0.412`."""
+    span = f"{clock(found.start)}–{clock(found.end)}"
+    return f"{_short(found.stream)}  {span}  score {found.score:.3f}"
 
 
 def coverage_line(coverage: Coverage) -> str:
@@ -96,9 +104,12 @@ def coverage_line(coverage: Coverage) -> str:
 def usage_line(usage: Usage) -> str:
     """`frames 60 decoded, 12 kept · tokens 216 stored, 0 read · ms: decode 81, …`."""
     stages = ", ".join(f"{stage} {spent:.0f}" for stage, spent in usage.milliseconds.items())
+    looked = ", ".join(f"{count} {what}" for what, count in usage.looked_at.items())
     return (
         f"frames {usage.frames_decoded} decoded, {usage.frames_kept} kept · "
-        f"tokens {usage.tokens_stored} stored, {usage.tokens_read} read · ms: {stages}"
+        f"tokens {usage.tokens_stored} stored, {usage.tokens_read} read · "
+        + (f"looked at {looked} · " if looked else "")
+        + f"ms: {stages}"
     )
 
 

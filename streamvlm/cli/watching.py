@@ -1,4 +1,4 @@
-"""The commands that watch and answer: ask, ingest, search."""
+"""The commands that watch and answer: ask, ingest, search, around."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from streamvlm.cli import show
 from streamvlm.cli.options import (
     AsJson,
     ConfigName,
+    Likes,
     MemoryFolder,
     Overrides,
     Since,
@@ -22,7 +23,6 @@ from streamvlm.cli.options import (
     Until,
 )
 from streamvlm.errors import SourceError
-from streamvlm.moments import moments
 from streamvlm.types import Evidence, Query
 from streamvlm.wire import plain
 
@@ -39,6 +39,20 @@ Words = Annotated[
 ]
 
 
+SoughtWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[VIDEO]... [QUESTION]...",
+        help="As for ask; with --like, a question is not needed.",
+        show_default=False,
+    ),
+]
+Thumbnails = Annotated[
+    Path, typer.Option(help="The folder that a picture of each moment is written to.")
+]
+_THUMBNAILS = Path("thumbnails")
+
+
 def _looks_like_video(word: str) -> bool:
     """Whether a word is a place to look rather than a question."""
     return (
@@ -48,17 +62,21 @@ def _looks_like_video(word: str) -> bool:
     )
 
 
-def _split(words: Sequence[str], memory: Path | None) -> tuple[list[str], list[str]]:
-    """Leading videos, and the questions after them."""
+def _split(
+    words: Sequence[str], memory: Path | None, like: Sequence[str] | None = None
+) -> tuple[list[str], list[str]]:
+    """Leading videos, and the questions after them; one without words if a likeness will do."""
     videos: list[str] = []
     for word in words:
         if not _looks_like_video(word):
             break
         videos.append(word)
-    if not videos and memory is None and len(words) > 1:
+    if not videos and memory is None and len(words) > (0 if like else 1):
         videos = [words[0]]  # named as a video by its place: its absence is reported as such
     questions = list(words[len(videos) :])
-    if not questions or not all(question.strip() for question in questions):
+    if like and not questions:
+        questions = [""]
+    elif not questions or not all(question.strip() for question in questions):
         raise typer.BadParameter("no question; write it in quotes after the video")
     if not videos and memory is None:
         raise typer.BadParameter("no video; name one before the question, or give --memory")
@@ -119,11 +137,14 @@ def _queries(
 
 
 def _limits(
-    stream: Sequence[str] | None, since: float | None, until: float | None
+    stream: Sequence[str] | None,
+    since: float | None,
+    until: float | None,
+    like: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """What narrows every question, checked before anything is loaded."""
     Query("any", since=since, until=until)
-    return {"streams": stream or (), "since": since, "until": until}
+    return {"streams": stream or (), "since": since, "until": until, "like": like or ()}
 
 
 def ask(
@@ -134,11 +155,12 @@ def ask(
     stream: Streams = None,
     since: Since = None,
     until: Until = None,
+    like: Likes = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer questions about videos, with evidence, coverage and cost."""
     videos, questions = _split(words, memory)
-    limits = _limits(stream, since, until)
+    limits = _limits(stream, since, until, like)
     with (
         _open(config, overrides, memory) as vlm,
         _queries(questions, vlm, videos, limits=limits, as_json=as_json) as queries,
@@ -176,22 +198,21 @@ def ingest(
 
 
 def search(
-    words: Words,
+    words: SoughtWords = None,
     config: ConfigName = "default",
     memory: MemoryFolder = None,
     overrides: Overrides = None,
     stream: Streams = None,
     since: Since = None,
     until: Until = None,
-    thumbnails: Annotated[
-        Path, typer.Option(help="The folder that a picture of each moment is written to.")
-    ] = Path("thumbnails"),
+    like: Likes = None,
+    thumbnails: Thumbnails = _THUMBNAILS,
     most: Annotated[int, typer.Option(min=1, help="How many moments at the most.")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Find the moments that bear on a question, the best first: times, scores and pictures."""
-    videos, questions = _split(words, memory)
-    limits = {**_limits(stream, since, until), "max_records": most}
+    videos, questions = _split(words or (), memory, like)
+    limits = {**_limits(stream, since, until, like), "max_records": most}
     with (
         _open(config, overrides, memory) as vlm,
         _queries(questions, vlm, videos, limits=limits, as_json=as_json) as queries,
@@ -201,28 +222,61 @@ def search(
 
 
 def _moments(vlm: StreamVLM, query: Query, thumbnails: Path, *, as_json: bool) -> None:
-    named = moments(query.text) if query.since is None and query.until is None else ()
-
-    def rank(found: Evidence) -> tuple[bool, float]:
-        # What shows a time that the question names is better than what is only alike.
-        record = found.record
-        shows = any(m.start < record.end and record.start < m.end for m in named)
-        return not shows, -found.score
-
-    evidence = sorted(vlm.search(query), key=rank)
+    found = vlm.sightings(query)
     if not as_json:
-        show.out.print(query.text, style="bold", markup=False)
-    if not evidence:
+        show.out.print(" ".join(_named(query)), style="bold", markup=False)
+    if not found:
         show.note("nothing in the memory lies within those limits")
-    for found in evidence:
-        picture = thumbnails / f"{found.record.id}.jpg"
-        try:
-            thumbnails.mkdir(parents=True, exist_ok=True)
-            picture.write_bytes(found.record.thumbnail)
-        except OSError as error:
-            reason = f"{thumbnails}: no pictures can be written there ({error.strerror})"
-            raise SourceError(f"{reason}; give another folder with --thumbnails") from error
+    for each in found:
+        picture = _thumbnail(each.best, thumbnails)
         if as_json:
-            show.line({"query": query.text, **plain(found), "thumbnail": str(picture)})
+            show.line({"query": query.text, **plain(each), "thumbnail": str(picture)})
         else:
-            show.out.print(f"  {show.evidence_line(found)}  {picture}", markup=False)
+            show.out.print(f"  {show.sighting_line(each)}  {picture}", markup=False)
+
+
+def _named(query: Query) -> Iterator[str]:
+    """A query as it was typed."""
+    if query.text:
+        yield query.text
+    yield from (f"like {each}" for each in query.like)
+
+
+def around(
+    moment: Annotated[
+        str, typer.Argument(metavar="VIDEO@MM:SS", help="The moment.", show_default=False)
+    ],
+    memory: Annotated[
+        Path, typer.Option("--memory", "-m", help="The folder that keeps what is ingested.")
+    ],
+    seconds: Annotated[
+        float, typer.Option(help="So many seconds before and after it, at most 3600.")
+    ] = 60.0,
+    thumbnails: Thumbnails = _THUMBNAILS,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was seen around a moment, in time order; no model is loaded."""
+    from streamvlm.likeness import parse_moment
+
+    place = parse_moment(moment)
+    if place is None:
+        raise typer.BadParameter(f"{moment} is no moment; write it as video.mp4@00:40")
+    with _open("default", None, memory) as vlm:
+        for found in vlm.around(*place, seconds):
+            picture = _thumbnail(found, thumbnails)
+            if as_json:
+                show.line({"moment": moment, **plain(found), "thumbnail": str(picture)})
+            else:
+                show.out.print(f"{show.evidence_line(found)}  {picture}", markup=False)
+
+
+def _thumbnail(found: Evidence, folder: Path) -> Path:
+    """Write the picture of a record into a folder, which is made if needed."""
+    picture = folder / f"{found.record.id}.jpg"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(found.record.thumbnail)
+    except OSError as error:
+        reason = f"{folder}: no pictures can be written there ({error.strerror})"
+        raise SourceError(f"{reason}; give another folder with --thumbnails") from error
+    return picture

@@ -1,4 +1,4 @@
-"""From a question's key to the evidence that the model reads, within the question's limits."""
+"""From what is sought to the evidence that the model reads, within the question's limits."""
 
 from __future__ import annotations
 
@@ -9,52 +9,95 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from streamvlm.memory.spans import LOOK_AT, Stretch, varied
 from streamvlm.memory.store import DamagedRecord, Hit, Memory
 from streamvlm.memory.thin import foremost
 from streamvlm.types import Evidence, MemoryRecord, Query
 
 logger = logging.getLogger(__name__)
 
-LOOK_AT = 3
-"""How many times as many records are looked at as are read, so that repeats can be passed over."""
-_SAME = 0.97
 
-
-def retrieve(
+def candidates(
     memory: Memory,
-    key: NDArray[np.float32],
+    keys: NDArray[np.float32],
     query: Query,
     *,
     first: Sequence[Evidence] = (),
-) -> tuple[Evidence, ...]:
-    """Find what bears on a query.
+    apart: Sequence[Stretch] = (),
+    most: int = 0,
+) -> list[Evidence]:
+    """Rank what may bear on a query: at least three times as many records as it reads.
 
-    Records that show nothing new beside a better one next to them in time are read only if there
-    is room after all others. A damaged record is left out with a warning that names it.
+    What is read first shows as many things as it can (see `varied`). A damaged record is left out
+    with a warning that names it.
 
     Args:
         memory: where to look.
-        key: (E,) float32, the question in the embedder's space.
-        query: its streams, times, `max_records` and `max_tokens`.
+        keys: (Q, E) float32, what is sought, in the embedder's space.
+        query: its streams, times and `max_records`.
         first: evidence that comes before all other, best first.
+        apart: where not to look.
+        most: so many records at least, if there are.
+
+    Returns:
+        Evidence, most relevant first.
+    """
+    is_first = {each.record.id for each in first}
+    room = sum(len(each.records) + 2 for each in apart)
+    hits = memory.search(
+        keys,
+        streams=query.streams,
+        since=query.since,
+        until=query.until,
+        limit=max(LOOK_AT * query.max_records, most) + room,
+    )
+    hits = [hit for hit in hits if not any(each.touches(hit) for each in apart)]
+    others = load_intact(memory, [hit for hit in hits if hit.id not in is_first])
+    return first_first(varied([*first, *others], keys), first)
+
+
+def first_first(ranked: Iterable[Evidence], first: Iterable[Evidence]) -> list[Evidence]:
+    """The same evidence with some of it before all other, each in the order it has."""
+    is_first = {each.record.id for each in first}
+    return sorted(ranked, key=lambda each: each.record.id not in is_first)
+
+
+def chosen(ranked: Sequence[Evidence], query: Query) -> tuple[Evidence, ...]:
+    """Cut ranked evidence to what a query may read.
+
+    Args:
+        ranked: most relevant first.
+        query: `max_records` and `max_tokens`. A record without tokens is not read, so it does not
+            count; but no more than `max_records` of these come along.
+
+    Returns:
+        Evidence by stream and time.
+    """
+    room = {True: query.max_records, False: query.max_records}
+    taken: list[Evidence] = []
+    for each in ranked:
+        is_read = len(each.record.tokens) > 0
+        if room[is_read]:
+            taken.append(each)
+            room[is_read] -= 1
+        if not room[True]:
+            break
+    return in_time_order(fit(taken, query.max_tokens))
+
+
+def retrieve(memory: Memory, keys: NDArray[np.float32], query: Query) -> tuple[Evidence, ...]:
+    """Find what bears on a query: `candidates`, `chosen`.
 
     Returns:
         Evidence by stream and time, at most `max_records` with together at most `max_tokens`
         tokens; empty only if no intact record fits the streams and times.
     """
-    is_first = {each.record.id for each in first}
-    hits = memory.search(
-        key,
-        streams=query.streams,
-        since=query.since,
-        until=query.until,
-        limit=LOOK_AT * query.max_records,
-    )
-    others = load_intact(memory, [hit for hit in hits if hit.id not in is_first])
-    ranked = by_news([*first, *others])
-    ranked.sort(key=lambda each: each.record.id not in is_first)
-    chosen = fit(ranked[: query.max_records], query.max_tokens)
-    return tuple(sorted(chosen, key=lambda each: (each.record.stream, each.record.start)))
+    return chosen(candidates(memory, keys, query), query)
+
+
+def in_time_order(found: Iterable[Evidence]) -> tuple[Evidence, ...]:
+    """Evidence by stream and time."""
+    return tuple(sorted(found, key=lambda each: (each.record.stream, each.record.start)))
 
 
 def load_intact(memory: Memory, hits: Iterable[Hit]) -> Iterator[Evidence]:
@@ -68,40 +111,32 @@ def load_intact(memory: Memory, hits: Iterable[Hit]) -> Iterator[Evidence]:
         Each that is intact, in the same order; the others are named in a warning.
     """
     for hit in hits:
-        try:
-            (record,) = memory.load([hit.id])
-        except DamagedRecord as error:
-            logger.warning("left out of the evidence: %s", error)
-            continue
-        yield Evidence(record, hit.score)
+        record = intact(memory, hit.id)
+        if record is not None:
+            yield Evidence(record, hit.score)
 
 
-def by_news(found: Sequence[Evidence]) -> list[Evidence]:
-    """Move records that repeat a better neighbour behind all others.
+def intact(memory: Memory, name: str) -> MemoryRecord | None:
+    """Read one record; None, with a warning that names it, if it is damaged."""
+    try:
+        (record,) = memory.load([name])
+    except DamagedRecord as error:
+        logger.warning("left out of the evidence: %s", error)
+        return None
+    return record
 
-    A record repeats another if it touches or overlaps it in time and each of its keys has a
-    cosine of at least 0.97 with one of the other's: a still scene cut into clips.
+
+def alikeness(record: MemoryRecord, keys: NDArray[np.float32]) -> float:
+    """How well a record answers to what is sought, as a search scores it.
 
     Args:
-        found: best first.
+        record: K keys.
+        keys: (Q, E) float32.
 
     Returns:
-        The same evidence, first what shows something new, best first, then the rest, best first.
+        The mean over the Q of the cosine with the best of the K, -1 to 1.
     """
-    news: list[Evidence] = []
-    repeats: list[Evidence] = []
-    for place, each in enumerate(found):
-        is_repeat = any(_repeats(each.record, better.record) for better in found[:place])
-        (repeats if is_repeat else news).append(each)
-    return news + repeats
-
-
-def _repeats(record: MemoryRecord, other: MemoryRecord) -> bool:
-    touches = record.start <= other.end and other.start <= record.end
-    if record.stream != other.stream or not touches:
-        return False
-    cosines = record.keys @ other.keys.T
-    return bool((cosines.max(axis=1) >= _SAME).all())
+    return float((record.keys @ keys.T).max(axis=0).mean())
 
 
 def fit(ranked: Sequence[Evidence], max_tokens: int) -> list[Evidence]:
@@ -123,7 +158,7 @@ def fit(ranked: Sequence[Evidence], max_tokens: int) -> list[Evidence]:
     room = max_tokens
     for each in ranked:
         tokens = each.record.tokens
-        may_thin = tokens.rank is not None or not kept
+        may_thin = tokens.rank is not None or room == max_tokens
         if may_thin and 0 < room < len(tokens):
             thinned = replace(each.record, tokens=foremost(tokens, room))
             kept.append(replace(each, record=thinned))

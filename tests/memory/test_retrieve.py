@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvlm.memory.retrieve import by_news, fit, retrieve
+from streamvlm.memory.retrieve import candidates, chosen, fit, retrieve
 from streamvlm.memory.store import Memory
 from streamvlm.types import Evidence, Query
 
@@ -15,8 +15,9 @@ def memory(tmp_path, identity):
         yield memory
 
 
-def toward(query, other, closeness):
-    """A unit key (1, E) whose cosine with the query is `closeness`."""
+def toward(query_keys, other, closeness):
+    """A unit key (1, E) whose cosine with the query's one key is `closeness`."""
+    (query,) = query_keys
     aside = other - (other @ query) * query
     key = closeness * query + np.sqrt(1 - closeness**2) * aside / np.linalg.norm(aside)
     return key[None].astype(np.float32)
@@ -24,7 +25,8 @@ def toward(query, other, closeness):
 
 @pytest.fixture
 def query_key(units):
-    return units(1, seed=1000)[0]
+    """(1, E): what is sought."""
+    return units(1, seed=1000)
 
 
 @pytest.fixture
@@ -94,9 +96,9 @@ def test_what_is_to_come_first_does_and_once(memory, ranked, query_key):
     first = [Evidence(records[5], 0.65), Evidence(records[0], 0.9)]
     for most, expected in ((1, [5]), (2, [0, 5]), (3, [0, 1, 5])):
         query = Query("where?", max_records=most)
-        assert numbers(retrieve(memory, query_key, query, first=first)) == expected
+        assert numbers(chosen(candidates(memory, query_key, query, first=first), query)) == expected
     query = Query("where?", max_tokens=25)
-    assert numbers(retrieve(memory, query_key, query, first=first)) == [0, 5]
+    assert numbers(chosen(candidates(memory, query_key, query, first=first), query)) == [0, 5]
 
 
 def test_what_is_to_come_first_does_although_it_repeats_its_neighbour(
@@ -107,7 +109,7 @@ def test_what_is_to_come_first_does_although_it_repeats_its_neighbour(
     memory.append([record(0, keys=still), record(1, keys=still), record(50, keys=other)])
     first = [Evidence(each, 0.3) for each in memory.load([f"{n:016x}" for n in (0, 1)])]
     query = Query("where?", max_records=2)
-    assert numbers(retrieve(memory, query_key, query, first=first)) == [0, 1]
+    assert numbers(chosen(candidates(memory, query_key, query, first=first), query)) == [0, 1]
 
 
 def test_an_empty_memory_gives_nothing(memory, query_key):
@@ -134,21 +136,15 @@ def test_a_still_scene_does_not_crowd_out_another(memory, record, units, query_k
     assert numbers(retrieve(memory, query_key, Query("where?"))) == [0, 1, 2, 3, 50]
 
 
-def test_only_a_neighbour_without_news_is_a_repeat(record, units):
-    keys, new = units(2, seed=1), units(1, seed=2)
-    first = record(0, keys=keys)
-    cases = {
-        "same keys, next": (record(1, keys=keys), True),
-        "fewer keys, next": (record(1, keys=keys[:1]), True),
-        "one new key": (record(1, keys=np.concatenate([keys, new])), False),
-        "far away": (record(9, keys=keys), False),
-        "another stream": (record(1, keys=keys, stream="b"), False),
-    }
-    last = Evidence(record(30), 0.1)
-    for name, (other, is_repeat) in cases.items():
-        ordered = by_news([Evidence(first, 0.9), Evidence(other, 0.8), last])
-        assert (ordered[-1].record is other) == is_repeat, name
-        assert len(ordered) == 3
+def test_a_record_without_tokens_takes_no_place_of_one_that_is_read(memory, ranked, query_key):
+    first, second, *others = ranked(4)
+    thinned = [
+        replace(each, tokens=each.tokens.select(torch.arange(0))) for each in (first, second)
+    ]
+    memory.append([*thinned, *others])
+    assert numbers(retrieve(memory, query_key, Query("where?", max_records=1))) == [0, 2]
+    assert numbers(retrieve(memory, query_key, Query("where?", max_records=2))) == [0, 1, 2, 3]
+    assert numbers(retrieve(memory, query_key, Query("where?", max_tokens=1))) == [0, 1, 2]
 
 
 def test_a_smaller_record_may_fit_where_a_larger_one_does_not(record):
