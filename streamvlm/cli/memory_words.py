@@ -49,7 +49,7 @@ def matched(path: Path, names: Sequence[str] | None) -> tuple[str, ...]:
     if not names:
         return ()
     from streamvlm.memory.survey import survey
-    from streamvlm.recall import match_stream
+    from streamvlm.likeness import match_stream
 
     known = survey(path).streams
     return tuple(dict.fromkeys(match_stream(name, known) for name in names))
