@@ -15,7 +15,7 @@ from pathlib import Path
 from streamvlm.memory.folder import Sync
 from streamvlm.memory.gate import Gate
 
-_CHECKPOINT_EVERY = 200
+_CHECKPOINT_EVERY = 64
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shard (

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from streamvlm.errors import MemoryStoreError
@@ -35,6 +37,16 @@ def try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextmanager
+def maintenance_lock(memory: Path) -> Iterator[bool]:
+    """Be the one process, and thread, that rewrites shards of a memory; False if another is."""
+    descriptor = lock_file(memory / "maintain.lock")
+    try:
+        yield try_lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Gate:

@@ -7,7 +7,6 @@ writers and readers.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.catalog import Catalog
 from streamvlm.memory.folder import Sync, check_catalog, in_words, read_format
-from streamvlm.memory.gate import lock_file, try_lock
+from streamvlm.memory.gate import maintenance_lock
 from streamvlm.memory.rewrite import Kept, remove_dead, rewrite
 from streamvlm.memory.rows import Shard
 from streamvlm.memory.shards import ShardLimits, ShardReader, ShardWriter, age, shard_file
@@ -57,9 +56,8 @@ def maintaining(path: Path, sync: Sync = "power") -> Iterator[tuple[Catalog, Sha
     with in_words(path, "maintain"):
         read_format(path)
         check_catalog(path)
-        lock = lock_file(path / "maintain.lock")
-        try:
-            if not try_lock(lock):
+        with maintenance_lock(path) as is_mine:
+            if not is_mine:
                 raise MemoryStoreError(
                     f"another process maintains the memory {path}; wait until it is done"
                 )
@@ -70,8 +68,6 @@ def maintaining(path: Path, sync: Sync = "power") -> Iterator[tuple[Catalog, Sha
             finally:
                 reader.close()
                 catalog.close()
-        finally:
-            os.close(lock)
 
 
 def maintain(path: Path | str, *, sync: Sync = "power") -> Report:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from streamvlm.memory import derived
 from streamvlm.memory.codec import DamagedRecord, indexed_bytes, unpack_indexed
 from streamvlm.memory.rows import Shard
-from streamvlm.memory.scan import INDEX_FROM, Ranking, Scanner, scanner_on
+from streamvlm.memory.scan import INDEX_FROM, AnyScanner, Ranking, scanner_on
 from streamvlm.memory.shards import ShardReader
 
 _SAVE_EVERY = 65_536
@@ -42,7 +42,7 @@ class Part:
         self._lock = threading.Lock()
         found = derived.load(index, shard.name, width, shard.num_keys)
         keys, codes = found or (np.empty((0, width), np.float16), None)
-        self._scanner: Scanner = scanner_on(device, keys, codes)
+        self._scanner: AnyScanner = scanner_on(device, keys, codes)
         self._saved = len(keys)
         self._saved_codes = codes is not None
         # sid, stream number, start, end, indexed keys, number of the first of them, offset

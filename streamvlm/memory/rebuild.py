@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from streamvlm.memory import body as bodies
 from streamvlm.memory.catalog import Catalog
 from streamvlm.memory.codec import HEAD_BYTES, MAGIC, DamagedRecord, Head
 from streamvlm.memory.folder import in_words, read_format, sync_folder
-from streamvlm.memory.gate import Gate, lock_file, try_lock
+from streamvlm.memory.gate import Gate, maintenance_lock, try_lock
 from streamvlm.memory.info import StreamInfo
 from streamvlm.memory.rows import Rows, Segment
 from streamvlm.memory.shards import SUFFIX
@@ -71,15 +70,12 @@ def rebuild(path: Path | str, progress: Progress = lambda done, total: None) -> 
     path = Path(path).absolute()
     with in_words(path, "rebuild"):
         read_format(path)
-        lock = lock_file(path / "maintain.lock")
-        try:
-            if not try_lock(lock):
+        with maintenance_lock(path) as is_mine:
+            if not is_mine:
                 raise MemoryStoreError(
                     f"another process maintains the memory {path}; wait until it is done"
                 )
             return _rebuild(path, progress)
-        finally:
-            os.close(lock)
 
 
 def _rebuild(path: Path, progress: Progress) -> Rebuilt:

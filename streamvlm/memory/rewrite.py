@@ -47,12 +47,15 @@ class _Placed:
 
     def add(self, piece: Kept | Replaced, offset: int) -> None:
         if isinstance(piece, Kept):
-            row = piece.row
-            segment = row.segment._replace(offset=offset, key_base=self.key_base)
-            self.moved.append(row._replace(segment=segment))
+            segment = piece.row.segment._replace(offset=offset, key_base=self.key_base)
+            self.moved.append(piece.row._replace(segment=segment))
         else:
             segment = piece.by.at(offset, self.key_base)
-            self.replaced.append((piece.rows, segment))
+            if [row.segment.uid for row in piece.rows] == [segment.uid]:
+                # The same record, only smaller: it keeps its number.
+                self.moved.append(piece.rows[0]._replace(segment=segment))
+            else:
+                self.replaced.append((piece.rows, segment))
         self.key_base += segment.num_indexed
 
 

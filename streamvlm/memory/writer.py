@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from streamvlm.errors import StreamVLMError
+from streamvlm.memory.ageing import Caps
 from streamvlm.memory.appender import Appender
+from streamvlm.memory.bounding import Meter, bound, limits_for
 from streamvlm.memory.bulk import Manifest, received
 from streamvlm.memory.catalog import Catalog
-from streamvlm.memory.folder import Format, Sync
+from streamvlm.memory.folder import Sync, check_catalog, in_words, read_format
+from streamvlm.memory.gate import maintenance_lock
 from streamvlm.memory.look import read_keys
 from streamvlm.memory.novelty import Novelty, StreamNovelty
 from streamvlm.memory.packing import Packed, packed
 from streamvlm.memory.shards import ShardLimits, ShardReader
 from streamvlm.types import MemoryRecord
 
+logger = logging.getLogger(__name__)
+
 _STREAMS = 64
 """Of so many streams it is kept in mind what is novel; of others it is read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How a memory is written, and how much of each stream it keeps."""
+
+    sync: Sync = "power"
+    """What acknowledged records survive: a `power` cut, or a killed `process` only (faster)."""
+    limits: ShardLimits | None = None
+    """When a shard is full; None for the defaults."""
+    caps: Caps | None = None
+    """Beyond these, old records of a stream are thinned; None for never."""
 
 
 class Writer:
@@ -26,36 +47,35 @@ class Writer:
 
     Args:
         path: the memory's folder.
-        chosen: the content of its format file.
-        catalog: a connection of its own; closed with this.
-        reader: reads shards.
-        sync: what an append survives.
-        limits: when a shard is full.
+        writing: how to write, and how much to keep.
+
+    Raises:
+        MemoryStoreError: it cannot be opened or written.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        chosen: Format,
-        catalog: Catalog,
-        reader: ShardReader,
-        sync: Sync,
-        limits: ShardLimits,
-    ) -> None:
-        self.catalog = catalog
-        """For what needs no more than a commit."""
+    def __init__(self, path: Path, writing: Writing) -> None:
+        with in_words(path, "open"):
+            self._format = read_format(path)
+            check_catalog(path)
+            self.catalog = Catalog(path / "catalog.db", writable=True, sync=writing.sync)
+            """For what needs no more than a commit."""
         self._path = path
-        self._format = chosen
-        self._reader = reader
-        self._sync: Sync = sync
-        self._appender = Appender(path / "shards", catalog, sync, limits)
+        self._reader = ShardReader(path / "shards")
+        self._sync: Sync = writing.sync
+        self._caps = writing.caps or Caps()
+        self._meter = Meter(self._caps)
+        limits = writing.limits or limits_for(self._caps)
+        self._appender = Appender(path / "shards", self.catalog, self._sync, limits)
         self._streams: OrderedDict[str, StreamNovelty] = OrderedDict()
         self._thinking = threading.Lock()
+        self._bounding: threading.Thread | None = None
 
     def close(self) -> None:
         """Release the open shard and the connection."""
+        self._wait_until_bound()
         self._appender.close()
         self.catalog.close()
+        self._reader.close()
 
     def append(self, records: Sequence[MemoryRecord]) -> None:
         """See `Memory.append`."""
@@ -70,13 +90,35 @@ class Writer:
                 with self._thinking:
                     novelty = self._novelty(stream)
                     done |= {each.record.id: each for each in packed(own, self._format, novelty)}
-            if done:
-                self._appender.append([done[uid] for uid in fresh])
+            batch = [done[uid] for uid in fresh]
+            if batch:
+                self._appender.append(batch)
         except BaseException:
             # What was taken for kept is not there.
             for stream in by_stream:
                 self._streams.pop(stream, None)
             raise
+        with self._thinking:
+            if self._meter.add(batch):
+                self._wait_until_bound()
+                # In the background: a camera does not wait. Who is faster than this, waits above.
+                self._bounding = threading.Thread(target=self._bound, name="thinning")
+                self._bounding.start()
+
+    def _wait_until_bound(self) -> None:
+        if self._bounding is not None:
+            self._bounding.join()
+
+    def _bound(self) -> None:
+        """Bring every stream under its caps, unless another process is at it."""
+        try:
+            with maintenance_lock(self._path) as is_mine:
+                if is_mine:
+                    parts = (self.catalog, self._reader, self._format)
+                    bound(self._path, *parts, self._caps, self._sync)
+        except (OSError, sqlite3.Error, StreamVLMError) as error:
+            # What was appended is safe, and the next time is soon.
+            logger.warning("the memory %s cannot be thinned: %s", self._path, error)
 
     def adopt(self, manifests: Sequence[Manifest]) -> int:
         """See `Memory.adopt`."""

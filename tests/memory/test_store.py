@@ -129,15 +129,15 @@ def test_shards_are_rolled_and_searched_together(path, identity, record):
 def test_a_large_memory_answers_the_same_without_and_with_damaged_index_files(
     path, identity, record, units, caplog
 ):
-    keys = units(9_000).reshape(900, 10, 32)
+    keys = units(34_000).reshape(3400, 10, 32)
     queries = units(10, seed=3)
     with Memory.create(path, identity, sync="process") as memory:
-        memory.append([record(n, keys=keys[n], num_tokens=1, width=4) for n in range(900)])
+        memory.append([record(n, keys=keys[n], num_tokens=1, width=4) for n in range(3400)])
         expected = [memory.search(query) for query in queries]
     flat = keys.reshape(-1, 32).astype(np.float16).astype(np.float32)
     flat /= np.linalg.norm(flat, axis=1, keepdims=True)
     for query, hits in zip(queries, expected, strict=True):
-        best = np.argsort(-(flat @ query).reshape(900, 10).max(1))[:8]
+        best = np.argsort(-(flat @ query).reshape(3400, 10).max(1))[:8]
         assert [int(hit.id, 16) for hit in hits] == best.tolist()
     files = sorted((path / "index").iterdir())
     assert [file.suffix for file in files] == [".faiss", ".json", ".npy"]
