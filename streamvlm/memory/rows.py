@@ -121,6 +121,15 @@ class Rows(Database):
         query = "SELECT 1 FROM segment WHERE uid = ?"
         return {uid for uid in uids if self._all(query, (uid,))}
 
+    def is_covered(self, stream: str, start: float, end: float) -> bool:
+        """Whether a merged record of a stream stands for a stretch of time already."""
+        found = self._all(
+            f'SELECT tier > 1 AND "end" >= ?3 FROM segment WHERE {_WHOSE} AND start <= ?2 '
+            "ORDER BY start DESC LIMIT 1",
+            (stream, start, end),
+        )
+        return bool(found and found[0][0])
+
     def uids(
         self, stream: str | None, since: float | None = None, until: float | None = None
     ) -> list[str]:

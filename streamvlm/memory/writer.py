@@ -80,7 +80,12 @@ class Writer:
     def append(self, records: Sequence[MemoryRecord]) -> None:
         """See `Memory.append`."""
         known = self.catalog.known([record.id for record in records])
-        fresh = {record.id: record for record in records if record.id not in known}
+        fresh = {
+            record.id: record
+            for record in records
+            if record.id not in known
+            and not self.catalog.is_covered(record.stream, record.start, record.end)
+        }
         by_stream: dict[str, list[MemoryRecord]] = {}
         for record in fresh.values():
             by_stream.setdefault(record.stream, []).append(record)

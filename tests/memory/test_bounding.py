@@ -1,6 +1,7 @@
 """A live memory stays under its caps, remembers the first hour, and never forgets that it was."""
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def spans(memory, stream="camera"):
 
 def is_unbroken(memory, until, stream="camera"):
     found = spans(memory, stream)
-    joined = all(one[1] == other[0] for one, other in zip(found, found[1:], strict=False))
+    joined = all(one[1] == other[0] for one, other in pairwise(found))
     return joined and found[0][0] == 0 and found[-1][1] == until
 
 
@@ -200,6 +201,19 @@ def test_what_was_forgotten_meanwhile_does_not_come_back(path, identity, clip, m
         assert len(memory.ids("other")) == 3
         assert len(memory.ids("camera")) < 250
         assert all(row.segment.tier == 0 for row in memory._rows.stream_rows("camera"))
+
+
+def test_what_was_merged_is_known_when_it_comes_again(path, identity, clip):
+    """As after a crash, when a source is read from its start again."""
+    caps = Caps(max_bytes=CAP)
+    with Memory.create(path, identity, sync="process", caps=caps) as memory:
+        for number in range(400):
+            memory.append([clip(number)])
+        memory.close()
+    with Memory.open(path, sync="process") as memory:
+        before = memory.ids()
+        memory.append([clip(number) for number in range(400)])
+        assert memory.ids() == before
 
 
 def test_caps_that_cannot_be_kept_are_refused():
