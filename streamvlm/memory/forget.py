@@ -98,7 +98,7 @@ def erase_all(path: Path | str, *, sync: Sync = "power") -> tuple[Report, Held]:
     path = Path(path).absolute()
     with in_words(path, "erase"), _open_shards(path) as files:
         report = erase(path, sync=sync)
-        _sweep(path)
+        _sweep(path, sync)
         unnamed = [os.fstat(file) for file in files if not try_lock(file)]
         sizes = [file.st_size for file in unnamed if not file.st_nlink]
     return report, Held(len(sizes), sum(sizes))
@@ -131,12 +131,15 @@ def _open_shards(path: Path) -> Iterator[list[int]]:
             os.close(file)
 
 
-def _sweep(path: Path) -> None:
-    """Remove what a rebuild put aside, and what a search has just saved of a shard that is gone."""
-    (path / "catalog.db.old").unlink(missing_ok=True)
-    files = list((path / "index").glob("*"))
-    with _rows(path) as rows:
-        known = {shard.name for shard in rows.shards()}
-    for file in files:
-        if file.name.lstrip(".").split(".")[0] not in known:
-            file.unlink(missing_ok=True)
+def _sweep(path: Path, sync: Sync) -> None:
+    """Remove drafts that were never finished, and index files of shards that are gone."""
+    with maintaining(path, sync) as (catalog, _):
+        (path / "catalog.db.old").unlink(missing_ok=True)
+        for draft in (*path.glob(".catalog*"), *(path / "backup").glob(".*")):
+            draft.unlink(missing_ok=True)
+        # The files first: a shard that is registered after the look at the catalogue is not here.
+        files = list((path / "index").glob("*"))
+        known = {shard.name for shard in catalog.shards()}
+        for file in files:
+            if file.name.lstrip(".").split(".")[0] not in known:
+                file.unlink(missing_ok=True)

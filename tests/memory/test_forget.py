@@ -147,10 +147,14 @@ def test_while_another_process_maintains_nothing_is_forgotten(filled):
     assert survey(filled).records == 60
 
 
-def test_a_catalogue_that_a_rebuild_put_aside_goes_too(filled):
-    (filled / "catalog.db.old").write_bytes((filled / "catalog.db").read_bytes())
+def test_what_rebuilds_backups_and_searches_left_behind_goes_too(filled):
+    catalog = (filled / "catalog.db").read_bytes()
+    for place in ("catalog.db.old", ".catalog.rebuild", "backup/.catalog-2026-01-01.db.draft"):
+        (filled / place).write_bytes(catalog)
+    keys = planted(1000).keys.astype(np.float16)
+    derived.save(filled / "index", "a shard that is gone", [keys], b"planted secret")
     forget(filled, [SECRET])
-    assert found_in(filled, {SECRET.encode()}) == set()
+    assert found_in(filled, traces([planted(1000)])) == set()
 
 
 def test_no_id_is_left_of_many_that_came_and_went(path):
