@@ -205,6 +205,22 @@ def test_the_note_says_from_the_figures_who_is_first_on_real_keys():
     assert f"{FRAMES}: first {EXACT} (0.75), last {MEAN} (0.25); 1 of 2 are within" in note
 
 
+def test_why_there_are_no_token_keys_is_said():
+    found = retrieval(*(scored(FRAMES, name, [0, 0]) for name in (EXACT, MEAN)))
+    note = tables(replace(found, left_out="the tower is of another kind"))[-2].note
+    assert "There are no token keys: the tower is of another kind." in note
+
+
+def test_only_of_few_segments_it_is_said_that_candidates_are_a_large_part():
+    def note(case, segments):
+        score = replace(scored(case, EXACT, [0, 0]), segments=segments)
+        return tables(retrieval(score))[0].note
+
+    assert "a large part" in note(FRAMES, 450)
+    assert "a large part" not in note(FRAMES, 5000)
+    assert "a large part" not in note(PLANTED[0], 450)
+
+
 def test_the_command_measures_made_up_keys_alone(tmp_path):
     options = ["--segments", "200", "--questions", "4", "--films", "0", "--out", str(tmp_path)]
     ran = CliRunner().invoke(app, ["bench", "retrieval", *options, "--json"])
