@@ -92,7 +92,7 @@ class Writer:
             where = self._folder.parent / "workers"
         records = sorted(map(record, numbers), key=lambda one: (one.stream, one.start))
         manifest = bulk.write_shard(where, self._memory.format, records, sync=self._sync)
-        with self._log.deed("add", numbers):
+        with self._log.deed("adopt", numbers):
             self._memory.adopt([manifest])
         if self._random.random() < 0.5 and where.name == "shards":
             self._memory.adopt([manifest])

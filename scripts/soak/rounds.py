@@ -17,6 +17,7 @@ from streamvlm.memory.store import Memory
 MODULE = "scripts.soak.roles"
 """What the nursery has to import."""
 
+_ADDING = ("add", "adopt")
 _WRITERS = 2
 _PATIENCE = 60.0
 _SEARCHED = 8
@@ -38,6 +39,8 @@ class Ledger:
     """Groups that are there whole or not at all: what a kill interrupted."""
     maybe_thin: set[int] = field(default_factory=set)
     """Thinned or not: nobody said so."""
+    streams: set[str] = field(default_factory=set)
+    """Of which it is known what was watched."""
     following: dict[int, int] = field(default_factory=dict)
     """Where each writer goes on."""
     done: int = 0
@@ -57,7 +60,7 @@ class Ledger:
                 self._apply(pending, is_sure=True)
                 pending = None
                 self.done += 1
-        if writer is not None and pending is not None and pending[0] == "add":
+        if writer is not None and pending is not None and pending[0] in _ADDING:
             self.following[writer] = min(pending[1])
         self._apply(pending, is_sure=False)
 
@@ -72,17 +75,23 @@ class Ledger:
             else:
                 self.maybe_thin |= names
             return
-        if kind == "add":
+        if kind in ("create", "know"):
+            if is_sure:
+                self.streams.update(rest)
+            return
+        if kind in _ADDING:
             group = set(rest[0])
             self.following[min(group) // SPAN] = max(group) + 1
         else:
             name, before = rest
+            if before is None:
+                self.streams.discard(name)
             of_stream = {number for number in self.present if stream(number) == name}
             group = {n for n in of_stream if before is None or second(n) + 1 <= before}
         if not is_sure:
             self.in_flight.append(group)
             self.present -= group
-        elif kind == "add":
+        elif kind in _ADDING:
             self.present |= group
         else:
             self.present -= group
@@ -104,6 +113,49 @@ class Ledger:
             raise Broken(f"{len(more)} records are there again, as {sorted(more)[:5]}")
         self.present = set(found)
         self.in_flight = []
+
+
+def verify(folder: Path, ledger: Ledger, random: Random, searches: int | None) -> None:
+    """Look whether a memory holds what a ledger says, byte for byte, and finds it.
+
+    Args:
+        folder: the memory's.
+        ledger: settled by this.
+        random: chooses what is searched for.
+        searches: how many records are searched for by their own keys; None for all.
+
+    Raises:
+        Broken: it does not.
+    """
+    with Memory.open(folder, writable=False) as memory:
+        ids = memory.ids()
+        numbers = [number_of(uid) for uid in ids]
+        if len(set(numbers)) != len(numbers) or len(memory) != len(numbers):
+            raise Broken("a record is there twice")
+        ledger.settle(set(numbers))
+        if unknown := ledger.streams - {info.stream for info in memory.streams()}:
+            raise Broken(f"what is known of {unknown} is lost")
+        for loaded in memory.load(ids):
+            if (wrong := difference(loaded)) is not None:
+                raise Broken(wrong)
+            number = number_of(loaded.id)
+            if number not in ledger.maybe_thin and loaded.tier != ledger.tier.get(number, 0):
+                raise Broken(f"{loaded.id} is of tier {loaded.tier}")
+            ledger.tier[number] = loaded.tier
+        ledger.maybe_thin = set()
+        count = len(numbers) if searches is None else min(searches, len(numbers))
+        for number in random.sample(numbers, count):
+            _find(memory, number)
+
+
+def _find(memory: Memory, number: int) -> None:
+    wanted = record(number)
+    for key in wanted.keys:
+        hits = memory.search(key, limit=4)
+        if wanted.id not in [hit.id for hit in hits]:
+            raise Broken(f"{wanted.id} is not found by its own key: {hits}")
+        if len({hit.id for hit in hits}) != len(hits):
+            raise Broken(f"a record is found twice: {hits}")
 
 
 @dataclass
@@ -148,44 +200,7 @@ class Soak:
         for log, writer, _ in logs:
             lines = log.read_text().splitlines() if log.exists() else []
             self.ledger.take([json.loads(line) for line in lines], writer)
-        self.check(_SEARCHED)
-
-    def check(self, searches: int | None = None) -> None:
-        """Look whether the memory holds what the ledger says, byte for byte, and finds it.
-
-        Args:
-            searches: how many records are searched for by their own keys; None for all.
-
-        Raises:
-            Broken: it does not.
-        """
-        ledger = self.ledger
-        with Memory.open(self.folder, writable=False) as memory:
-            ids = memory.ids()
-            numbers = [number_of(uid) for uid in ids]
-            if len(set(numbers)) != len(numbers) or len(memory) != len(numbers):
-                raise Broken("a record is there twice")
-            ledger.settle(set(numbers))
-            for loaded in memory.load(ids):
-                if (wrong := difference(loaded)) is not None:
-                    raise Broken(wrong)
-                number = number_of(loaded.id)
-                if number not in ledger.maybe_thin and loaded.tier != ledger.tier.get(number, 0):
-                    raise Broken(f"{loaded.id} is of tier {loaded.tier}")
-                ledger.tier[number] = loaded.tier
-            ledger.maybe_thin = set()
-            count = len(numbers) if searches is None else min(searches, len(numbers))
-            for number in self.random.sample(numbers, count):
-                self._find(memory, number)
-
-    def _find(self, memory: Memory, number: int) -> None:
-        wanted = record(number)
-        for key in wanted.keys:
-            hits = memory.search(key, limit=4)
-            if wanted.id not in [hit.id for hit in hits]:
-                raise Broken(f"{wanted.id} is not found by its own key: {hits}")
-            if len({hit.id for hit in hits}) != len(hits):
-                raise Broken(f"a record is found twice: {hits}")
+        verify(self.folder, self.ledger, self.random, _SEARCHED)
 
     def finish(self) -> None:
         """Take everything deleted off the disk and see that it is gone, and the rest is not.
@@ -196,4 +211,4 @@ class Soak:
         report = erase(self.folder)
         if report.kept_bytes:
             raise Broken(f"{report.kept_bytes} deleted bytes are left")
-        self.check()
+        verify(self.folder, self.ledger, self.random, None)

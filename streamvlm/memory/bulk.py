@@ -95,7 +95,7 @@ def received(
         memory: the folder.
         manifest: of the shard.
         chosen: the memory's own format.
-        sync: with `power`, the file's name is on disk when this returns.
+        sync: with `power`, the file is on disk when this returns, whatever its worker flushed.
 
     Returns:
         The shard's name and its records.
@@ -113,10 +113,11 @@ def received(
             )
         draft = home.with_name(f".{home.name}.{os.getpid()}")
         shutil.copyfile(path, draft)
-        with draft.open("rb+") as copy:
-            os.fsync(copy.fileno())
+        # Before its name, or a crash between the two leaves a file that only looks finished.
+        folder.sync_file(draft)
         draft.replace(home)
     if sync == "power":
+        folder.sync_file(home)
         folder.sync_folder(home.parent)
     if home.stat().st_size != manifest.bytes:
         raise MemoryStoreError(

@@ -81,6 +81,15 @@ def _reason(error: OSError | sqlite3.Error) -> str:
     return f"{text}; check the disk and do it again"
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file to disk, whoever wrote it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(path: Path) -> None:
     """Flush the names in a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -88,6 +97,14 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_durably(path: Path) -> None:
+    """Make a folder, and those above it; their names are on disk when this returns."""
+    new = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in new:
+        sync_folder(each.parent)
 
 
 def write_durably(path: Path, content: bytes) -> None:

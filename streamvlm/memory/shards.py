@@ -99,7 +99,11 @@ class ShardWriter:
         if size < committed or not try_lock(descriptor):
             os.close(descriptor)
             return None
-        return cls(path, descriptor, size + -size % HEAD_BYTES, sync)
+        writer = cls(path, descriptor, size + -size % HEAD_BYTES, sync)
+        if sync == "power":
+            # Who began it may have been content to survive a killed process.
+            writer.flush_name()
+        return writer
 
     def append(self, packed: Sequence[bytes]) -> list[int]:
         """Write records one behind the other; with `power` they are on disk when this returns.
