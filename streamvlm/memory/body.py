@@ -32,7 +32,7 @@ def pack(record: MemoryRecord, payload: str, key_order: NDArray[np.int64]) -> Pi
     """
     tokens = record.tokens
     parts: dict[str, Array] = {
-        **_where_and_when(tokens),
+        **_where_and_when(tokens, record.frame_seconds),
         "frame_seconds": np.ascontiguousarray(record.frame_seconds, np.float64),
         "frame_hash": np.ascontiguousarray(record.frame_hash, np.uint64),
         "thumbnail": np.frombuffer(record.thumbnail, np.uint8),
@@ -43,7 +43,7 @@ def pack(record: MemoryRecord, payload: str, key_order: NDArray[np.int64]) -> Pi
             parts |= {f"{field}.{part}": value for part, value in encoded.items()}
     weight = _numpy(tokens.weight)
     if not (weight == 1).all():
-        parts["weight"] = np.ascontiguousarray(weight, np.float32)
+        parts["weight"] = _whole(weight.astype(np.float32))
     if tokens.rank is not None:
         parts["rank"] = _narrow(_numpy(tokens.rank))
     if (key_order[1:] - key_order[:-1] != 1).any():
@@ -59,7 +59,7 @@ def pack(record: MemoryRecord, payload: str, key_order: NDArray[np.int64]) -> Pi
         "stream": record.stream,
         "tier": record.tier,
     }
-    return blob.save(parts, json.dumps(about))
+    return blob.save(parts, json.dumps(about, separators=(",", ":")))
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[Any]:
@@ -67,7 +67,9 @@ def _numpy(tensor: torch.Tensor) -> NDArray[Any]:
     return array
 
 
-def _where_and_when(tokens: VisualTokens) -> dict[str, NDArray[Any]]:
+def _where_and_when(
+    tokens: VisualTokens, frame_seconds: NDArray[np.float64]
+) -> dict[str, NDArray[Any]]:
     steps, rows, columns = tokens.grid
     position, seconds = _numpy(tokens.position), _numpy(tokens.seconds).astype(np.float64)
     limits = (max(steps, 1), rows, columns)
@@ -75,11 +77,26 @@ def _where_and_when(tokens: VisualTokens) -> dict[str, NDArray[Any]]:
         return {"position": np.ascontiguousarray(position), "seconds": seconds}
     step = position[:, 0]
     place = _narrow(position @ np.array((rows * columns, columns, 1)))
+    for times in (frame_seconds, _by_step(step, seconds, steps)):
+        if step.max(initial=-1) < len(times) and (times[step] == seconds).all():
+            found = {"place": place}
+            return found if times is frame_seconds else {**found, "step_seconds": times}
+    return {"place": place, "seconds": seconds}
+
+
+def _by_step(
+    step: NDArray[np.int64], seconds: NDArray[np.float64], steps: int
+) -> NDArray[np.float64]:
     table = np.zeros(max(steps, 1))
     table[step] = seconds
-    if (table[step] == seconds).all():
-        return {"place": place, "step_seconds": table}
-    return {"place": place, "seconds": seconds}
+    return table
+
+
+def _whole(numbers: NDArray[np.float32]) -> NDArray[Any]:
+    """As int16 if that holds them all, as it does how many tokens one stands for."""
+    is_small = numbers.min(initial=0) >= 0 and numbers.max(initial=0) <= np.iinfo(np.int16).max
+    narrow = numbers.astype(np.int16) if is_small else numbers
+    return narrow if (narrow == numbers).all() else numbers
 
 
 def _narrow(numbers: NDArray[np.int64]) -> NDArray[Any]:
@@ -150,7 +167,8 @@ def _tokens(parts: dict[str, torch.Tensor], known: dict[str, Any]) -> VisualToke
         position = torch.stack(split, dim=1)
     else:
         position = parts["position"]
-    seconds = parts["step_seconds"][position[:, 0]] if "step_seconds" in parts else parts["seconds"]
+    times = parts.get("step_seconds", parts["frame_seconds"])
+    seconds = parts["seconds"] if "seconds" in parts else times[position[:, 0]]
     ones = torch.ones(len(features), dtype=torch.float32)
     return VisualTokens(
         model=known["model"],
@@ -158,7 +176,7 @@ def _tokens(parts: dict[str, torch.Tensor], known: dict[str, Any]) -> VisualToke
         position=position,
         seconds=seconds,
         grid=(steps, rows, columns),
-        weight=parts.get("weight", ones),
+        weight=parts.get("weight", ones).to(torch.float32),
         deepstack=feature("deepstack"),
         rank=parts["rank"].to(torch.int64) if "rank" in parts else None,
     )

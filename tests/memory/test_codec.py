@@ -40,6 +40,30 @@ def test_ranks_come_back_and_none_stays_none(record):
     assert unpack(pack(one, "int8"), one.id).tokens.rank is None
 
 
+@pytest.mark.parametrize("weights", [[1, 2, 40_000], [3, 1, 32_767], [1, 1.5, 2], [1, 1, 1]])
+def test_weights_come_back_exactly(record, weights):
+    one = record(0, num_tokens=3)
+    weighed = replace(one, tokens=replace(one.tokens, weight=torch.tensor(weights).float()))
+    back = unpack(pack(weighed, "raw"), one.id).tokens.weight
+    assert torch.equal(back, weighed.tokens.weight)
+    assert back.dtype == torch.float32
+
+
+def test_times_of_frames_and_of_tokens_are_written_once_where_they_are_the_same(record):
+    one = record(0, num_tokens=2)
+    steps = torch.tensor([0, 1])
+    inside = torch.stack([steps, steps, steps], dim=1)
+    lengths = {}
+    for name, frame_seconds in (("same", [0.25, 0.5]), ("others", [7.0, 8.0]), ("fewer", [0.25])):
+        tokens = replace(one.tokens, position=inside, seconds=torch.tensor([0.25, 0.5]).double())
+        timed = replace(one, tokens=tokens, frame_seconds=np.array(frame_seconds))
+        back = unpack(pack(timed, "raw"), one.id)
+        assert back.tokens.seconds.tolist() == [0.25, 0.5]
+        assert back.frame_seconds.tolist() == frame_seconds
+        lengths[name] = len(pack(timed, "raw"))
+    assert lengths["same"] < lengths["fewer"] <= lengths["others"]
+
+
 def test_deepstack_features_come_back(record, same):
     one = record(7, layers=3)
     back = unpack(pack(one, "raw"), one.id)
