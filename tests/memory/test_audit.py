@@ -190,6 +190,22 @@ def test_a_memory_in_use_is_intact_at_every_moment(path, identity, record):
         assert failures == []
 
 
+def test_records_that_are_moved_between_two_looks_are_read_at_their_new_place(filled):
+    """Whatever is left is looked at, in a shard that was not there when it began."""
+    names = {shard.name for shard in shards(filled)}
+
+    def move(done, total):
+        if done == 1:
+            with Memory.open(filled, sync="process") as memory:
+                memory.forget("/videos/b.mp4")
+            erase(filled, sync="process")
+            assert not names & {shard.name for shard in shards(filled)}
+            flip(shards(filled)[-1], 70)
+
+    (found,) = audit(filled, move)
+    assert (found.stream, found.start) == ("/videos/a.mp4", 8.0)
+
+
 def test_a_survey_adds_up(path, identity, record):
     coverage = Coverage("/videos/a.mp4", (Span(0, 9, "sampled"),))
     known = StreamInfo("/videos/a.mp4", 10, "digest", "{}", 9.0, coverage, True)
