@@ -218,7 +218,7 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
     clips = watch.items("clips", stages.clips(kept))
     stored = 0
     try:
-        for record in _records(clips, stages, watch):
+        for record in records(clips, stages, watch):
             with watch.stage("store"):
                 memory.append([record])
             stored += len(record.tokens)
@@ -255,7 +255,14 @@ def _check_known(known: StreamInfo, identity: SourceIdentity, settings: str) -> 
         )
 
 
-def _records(clips: Iterator[Clip], stages: Stages, watch: Stopwatch) -> Iterator[MemoryRecord]:
+def records(clips: Iterable[Clip], stages: Stages, watch: Stopwatch) -> Iterator[MemoryRecord]:
+    """What is remembered of each clip of one stream.
+
+    Args:
+        clips: in the order of time.
+        stages: whose model, compressor and embedder look at them.
+        watch: is charged for the stages `encode`, `compress`, `embed` and `picture`.
+    """
     previous: VisualTokens | None = None
     for clip in clips:
         with watch.stage("encode"):
