@@ -30,7 +30,7 @@ INDEX_FROM = 16_384
 
 _KEEP = 64
 _OVER, _OVER_FILTERED, _OVER_MORE = 4, 16, 64
-# Rescoring one candidate costs what an exact pass over so many keys does.
+# With fewer keys than this for each candidate, all are compared.
 _WORTH = 32
 _PER_RECORD = 16
 _SURE = 3.0
