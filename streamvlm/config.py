@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from streamvlm.engine import Storage, StreamVLM
+from streamvlm.engine import StreamVLM
 from streamvlm.errors import ConfigError
 from streamvlm.ingest import Stages
+from streamvlm.memory.storage import Storage
 from streamvlm.plugins import Recipe, check_options, complete_options, names, nearest
 from streamvlm.recall import Limits
 from streamvlm.rerank import Rerank

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from streamvlm.answering import Inquiry
 from streamvlm.ingest import Ingested, Progress, Stages, ingest_each
 from streamvlm.likeness import match_stream
 from streamvlm.memory.folder import is_memory
+from streamvlm.memory.storage import Storage
 from streamvlm.memory.store import Identity, Memory
 from streamvlm.recall import Limits, Sighting, around, recall, sight
 from streamvlm.rerank import Rerank
@@ -28,16 +29,6 @@ MOMENTS = 8
 """How many moments a search gives, where the query does not say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """How a new memory folder is written."""
-
-    payload: Literal["int8", "raw"] = "int8"
-    """`int8` halves the size; `raw` keeps tokens bit for bit."""
-    sync: Literal["power", "process"] = "power"
-    """What a stored record survives: a power cut, or only the end of the process."""
-
-
 class StreamVLM:
     """Ask hours of video: `ingest` once, `search` and `ask` as often as you like.
 
@@ -46,7 +37,7 @@ class StreamVLM:
     Args:
         stages: the parts of the flow.
         folder: where the memory is kept; None for a temporary one that goes with this object.
-        storage: how a new memory is written.
+        storage: how the memory is kept.
         limits: how much a question may read by default.
         rerank: whether the model looks at candidates one by one before it answers.
     """
@@ -280,7 +271,7 @@ class StreamVLM:
 
     def _memory(self) -> Memory:
         if self._reader is None:
-            self._reader = Memory.open(self.folder, writable=False)
+            self._reader = self._storage.reader(self.folder)
         return self._reader
 
     def _forget_reader(self) -> None:
@@ -292,8 +283,4 @@ class StreamVLM:
         self._forget_reader()
         model, embedder = self.stages.model, self.stages.embedder
         identity = Identity(model.model, embedder.model, embedder.width)
-        if is_memory(self.folder):
-            return Memory.open(self.folder, identity, sync=self._storage.sync)
-        return Memory.create(
-            self.folder, identity, payload=self._storage.payload, sync=self._storage.sync
-        )
+        return self._storage.writer(self.folder, identity)

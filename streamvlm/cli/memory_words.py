@@ -48,8 +48,8 @@ def matched(path: Path, names: Sequence[str] | None) -> tuple[str, ...]:
     """The streams that a user means."""
     if not names:
         return ()
-    from streamvlm.memory.survey import survey
     from streamvlm.likeness import match_stream
+    from streamvlm.memory.survey import survey
 
     known = survey(path).streams
     return tuple(dict.fromkeys(match_stream(name, known) for name in names))

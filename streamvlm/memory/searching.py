@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.info import Hit, Identity
 from streamvlm.memory.look import Times, around_hits, at_edges, finer
 from streamvlm.memory.rows import Rows
+from streamvlm.memory.scan import Ranking
 from streamvlm.memory.score import xtr
 from streamvlm.memory.shards import ShardReader
 from streamvlm.memory.view import View
 
 DEPTH = 64
-"""Records ranked at least for each query key, so that several can be scored together."""
+"""Of each query key's ranking so much decides the first hits, however many are asked for: of
+planted events XTR put 100 % first at this depth, and 27 % at 1,024."""
 
 _PATIENCE = 5
 """How often a search begins anew because records are moved or forgotten meanwhile."""
@@ -61,15 +64,14 @@ class Searching:
     def _hits(
         self, queries: NDArray[np.float32], streams: tuple[str, ...], times: Times, limit: int
     ) -> list[Hit]:
-        numbers = self._rows.stream_numbers() if streams or times[0] is not None else {}
+        numbers = self._rows.stream_numbers() if streams else {}
         chosen = [numbers[name] for name in streams if name in numbers] if streams else None
         depth = max(DEPTH, 2 * limit)
         coarse = self._view.search(queries, chosen, times, depth)
         near = around_hits(self._rows, coarse, times, limit)
-        near += at_edges(self._rows, streams or numbers, times)
+        near += at_edges(self._rows, streams, times)
         fine = finer(coarse, queries, near, self._reader)
-        # What is not among the best for a query key counts with the worst of these.
-        sids, scores = xtr([(found[:depth], score[:depth]) for found, score in fine], limit)
+        sids, scores = _scored(fine, limit)
         rows = self._rows.by_sid(sids.tolist())
         pairs = zip(sids.tolist(), scores.tolist(), strict=True)
         found = ((rows[sid].segment, score) for sid, score in pairs if sid in rows)
@@ -89,3 +91,16 @@ class Searching:
             )
         unit: NDArray[np.float32] = queries / lengths[:, None]
         return unit
+
+
+def _scored(rankings: Sequence[Ranking], limit: int) -> Ranking:
+    """One score a record; what is not among the best for a query key counts with the worst."""
+    first, best = xtr([(found[:DEPTH], scores[:DEPTH]) for found, scores in rankings], limit)
+    if len(first) == limit:
+        return first, best
+    # Those further down come after them, in their own order.
+    rest, scores = xtr(rankings, limit + len(first))
+    is_new = ~np.isin(rest, first)
+    lowest = best.min(initial=1.0)
+    records = np.concatenate([first, rest[is_new]])
+    return records[:limit], np.concatenate([best, np.minimum(scores[is_new], lowest)])[:limit]

@@ -150,3 +150,14 @@ def test_several_query_keys_find_what_fits_all_of_them(memory, record, units):
     assert hits[0].id == record(2).id
     assert hits[0].score == pytest.approx(1.0, abs=1e-3)
     assert {hits[1].id, hits[2].id} == {record(1).id, record(3).id}
+
+
+def test_how_many_are_asked_for_does_not_change_who_comes_first(memory, record, units):
+    queries = units(3, seed=70)
+    memory.append([record(n, keys=units(3, seed=500 + n)) for n in range(400)])
+    few = memory.search(queries, limit=5)
+    many = memory.search(queries, limit=300)
+    assert [hit.id for hit in many[:5]] == [hit.id for hit in few]
+    assert len({hit.id for hit in many}) == 300
+    scores = [hit.score for hit in many]
+    assert scores == sorted(scores, reverse=True)

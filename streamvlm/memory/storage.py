@@ -1,0 +1,87 @@
+"""How a memory is kept, as a configuration says it: the section `memory`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from streamvlm.errors import BadOption
+from streamvlm.memory.folder import is_memory
+from streamvlm.memory.store import Caps, Identity, Memory, Novelty
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How a memory folder is written and searched."""
+
+    payload: Literal["int8", "raw"] = "int8"
+    """`int8` halves the size; `raw` keeps tokens bit for bit. Of a new memory."""
+    novelty: float = 0.90
+    """Keys with a cosine below this to what was seen lately are indexed; above 1: all. Of a new
+    memory."""
+    anchor_seconds: float = 300.0
+    """After so many seconds all keys of a record are indexed. Of a new memory."""
+    sync: Literal["power", "process"] = "power"
+    """What a stored record survives: a power cut, or only the end of the process."""
+    max_gib: float | None = None
+    """GiB of disk for each stream; beyond, old records are thinned. None for no limit."""
+    max_records: int | None = None
+    """Records of each stream; beyond, old ones are merged. None for no limit."""
+    max_files: int | None = None
+    """Shard files for each stream. None for no limit."""
+    device: str = "cpu"
+    """Where search keys are compared: cpu, cuda, cuda:1, …"""
+
+    def __post_init__(self) -> None:
+        if self.max_gib is not None and not self.max_gib > 0:
+            raise BadOption(f"memory: max_gib must be more than 0, found {self.max_gib:g}")
+        # These say what is wrong with the others.
+        _ = self.caps, self.rule
+
+    @property
+    def caps(self) -> Caps | None:
+        """The limits of each stream; None if there are none."""
+        if self.max_gib is None and self.max_records is None and self.max_files is None:
+            return None
+        size = None if self.max_gib is None else int(self.max_gib * _GIB)
+        return Caps(size, self.max_records, self.max_files)
+
+    @property
+    def rule(self) -> Novelty:
+        """Which keys a new memory indexes."""
+        return Novelty(self.novelty, self.anchor_seconds)
+
+    def writer(self, folder: Path, identity: Identity) -> Memory:
+        """Open a memory for writing; made if it is not there.
+
+        Args:
+            folder: where it is kept.
+            identity: whose vectors it holds.
+
+        Raises:
+            MemoryStoreError: it cannot be written, or holds vectors of other weights.
+        """
+        if is_memory(folder):
+            return Memory.open(folder, identity, sync=self.sync, caps=self.caps)
+        return Memory.create(
+            folder,
+            identity,
+            payload=self.payload,
+            novelty=self.rule,
+            sync=self.sync,
+            caps=self.caps,
+        )
+
+    def reader(self, folder: Path) -> Memory:
+        """Open a memory for reading.
+
+        Args:
+            folder: where it is kept.
+
+        Raises:
+            MemoryStoreError: there is none, or it cannot be read.
+        """
+        return Memory.open(folder, writable=False, device=self.device)
