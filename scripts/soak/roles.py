@@ -101,7 +101,7 @@ class Writer:
         tidy(self._folder, self._sync, self._random)
 
     def _search(self) -> None:
-        self._memory.search(record(self._number - 1).keys[0])
+        self._memory.search(record(max(self._number - 1, 0)).keys[0])
 
 
 def tidy(folder: Path, sync: Any, random: Random) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory import folder
 from streamvlm.memory.folder import Format, Sync, in_words
+from streamvlm.memory.gate import shared_lock
 from streamvlm.memory.novelty import StreamNovelty
 from streamvlm.memory.packing import Packed, lay_out, packed
 from streamvlm.memory.rows import Segment
@@ -86,18 +88,19 @@ def _batches(records: Iterable[MemoryRecord], chosen: Format) -> Iterator[list[P
             yield batch
 
 
+@contextmanager
 def received(
     memory: Path, manifest: Manifest, chosen: Format, sync: Sync
-) -> tuple[str, tuple[Segment, ...]]:
-    """Bring a finished shard into a memory's folder.
+) -> Iterator[tuple[str, tuple[Segment, ...]]]:
+    """Bring a finished shard into a memory's folder; inside, nobody takes it for an orphan.
 
     Args:
         memory: the folder.
         manifest: of the shard.
         chosen: the memory's own format.
-        sync: with `power`, the file is on disk when this returns, whatever its worker flushed.
+        sync: with `power`, the file is on disk inside, whatever its worker flushed.
 
-    Returns:
+    Yields:
         The shard's name and its records.
 
     Raises:
@@ -116,12 +119,13 @@ def received(
         # Before its name, or a crash between the two leaves a file that only looks finished.
         folder.sync_file(draft)
         draft.replace(home)
-    if sync == "power":
-        folder.sync_file(home)
-        folder.sync_folder(home.parent)
-    if home.stat().st_size != manifest.bytes:
-        raise MemoryStoreError(
-            f"the shard {home} has {home.stat().st_size} bytes, its manifest says "
-            f"{manifest.bytes}; write it again from its sources"
-        )
-    return home.stem, manifest.segments
+    with shared_lock(home):
+        if sync == "power":
+            folder.sync_file(home)
+            folder.sync_folder(home.parent)
+        if home.stat().st_size != manifest.bytes:
+            raise MemoryStoreError(
+                f"the shard {home} has {home.stat().st_size} bytes, its manifest says "
+                f"{manifest.bytes}; write it again from its sources"
+            )
+        yield home.stem, manifest.segments

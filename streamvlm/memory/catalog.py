@@ -72,7 +72,7 @@ class Catalog(Rows):
         Returns:
             How many records were added.
         """
-        before = self.count()
+        added = 0
         with self.transaction():
             for name, segments in shards:
                 number = self.sql.execute(
@@ -80,13 +80,14 @@ class Catalog(Rows):
                     "RETURNING number",
                     (name,),
                 ).fetchone()
-                if number is not None:
-                    self._insert(number[0], segments)
-        return self.count() - before
+                if number is not None and segments:
+                    added += self._insert(number[0], segments)
+        return added
 
-    def _insert(self, shard: int, segments: Sequence[Segment]) -> None:
+    def _insert(self, shard: int, segments: Sequence[Segment]) -> int:
+        """How many of them were not known."""
         streams = {name: self._stream_number(name) for name in {s.stream for s in segments}}
-        self.sql.executemany(
+        done = self.sql.executemany(
             'INSERT INTO segment (uid, stream, start, "end", offset, length, num_keys, '
             "num_indexed, key_base, is_anchor, tier, shard) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
@@ -94,6 +95,7 @@ class Catalog(Rows):
             [(s.uid, streams[s.stream], *s[2:], shard) for s in segments],
         )
         self._extend(shard, segments)
+        return done.rowcount
 
     def _extend(self, shard: int, segments: Sequence[Segment]) -> None:
         last = segments[-1]

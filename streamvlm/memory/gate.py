@@ -40,6 +40,17 @@ def try_lock(descriptor: int) -> bool:
 
 
 @contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold a lock on a file that others may share, but that nobody can take for himself."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def maintenance_lock(memory: Path) -> Iterator[bool]:
     """Be the one process, and thread, that rewrites shards of a memory; False if another is."""
     descriptor = lock_file(memory / "maintain.lock")

@@ -16,7 +16,7 @@ from pathlib import Path
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.catalog import Catalog
 from streamvlm.memory.folder import Sync, check_catalog, in_words, read_format
-from streamvlm.memory.gate import maintenance_lock
+from streamvlm.memory.gate import maintenance_lock, try_lock
 from streamvlm.memory.rewrite import Kept, remove_dead, rewrite
 from streamvlm.memory.rows import Shard
 from streamvlm.memory.shards import ShardLimits, ShardReader, ShardWriter, age, shard_file
@@ -174,12 +174,22 @@ def _remove_orphans(path: Path, catalog: Catalog) -> int:
     for file in files:
         try:
             is_old = time.time() - file.stat().st_mtime > ORPHAN_SECONDS
-            if is_old and (file.name.startswith(".") or file.name.split(".")[0] not in known):
-                file.unlink()
-                removed += 1
+            is_draft = file.name.startswith(".")
+            if is_old and (is_draft or file.name.split(".")[0] not in known):
+                removed += _remove_unused(file, catalog)
         except FileNotFoundError:
             continue
     return removed
+
+
+def _remove_unused(file: Path, catalog: Catalog) -> bool:
+    """Delete a file, unless somebody writes or adopts it, or has done so by now."""
+    with file.open("rb") as opened:
+        # Who adopts a shard holds a lock until it is registered.
+        if not try_lock(opened.fileno()) or catalog.shard(file.stem) is not None:
+            return False
+        file.unlink()
+    return True
 
 
 def back_up(path: Path, catalog: Catalog) -> Path:

@@ -73,10 +73,15 @@ class ShardWriter:
         """
         path = shard_file(folder, f"{time.time_ns() // 1000:016d}{secrets.token_hex(4)}")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try_lock(descriptor)
         writer = cls(path, descriptor, 0, sync)
-        if sync == "power":
-            writer.flush_name()
+        try:
+            try_lock(descriptor)
+            if sync == "power":
+                writer.flush_name()
+        except BaseException:
+            writer.close()
+            path.unlink(missing_ok=True)
+            raise
         return writer
 
     @classmethod

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from streamvlm.memory.appender import Appender
 from streamvlm.memory.bounding import Meter, bound, limits_for
 from streamvlm.memory.bulk import Manifest, received
 from streamvlm.memory.catalog import Catalog
+from streamvlm.memory.codec import DamagedRecord
 from streamvlm.memory.folder import Sync, check_catalog, in_words, read_format
 from streamvlm.memory.gate import maintenance_lock
 from streamvlm.memory.look import read_keys
@@ -127,8 +129,12 @@ class Writer:
 
     def adopt(self, manifests: Sequence[Manifest]) -> int:
         """See `Memory.adopt`."""
-        shards = [received(self._path, each, self._format, self._sync) for each in manifests]
-        added = self.catalog.adopt(shards)
+        with ExitStack() as held:
+            shards = [
+                held.enter_context(received(self._path, each, self._format, self._sync))
+                for each in manifests
+            ]
+            added = self.catalog.adopt(shards)
         for _, segments in shards:
             for segment in segments:
                 self._streams.pop(segment.stream, None)
@@ -161,7 +167,7 @@ class Writer:
         width = self._format.identity.key_width
         try:
             keys = [read_keys(self._reader, each, width) for each in rows]
-        except OSError:
+        except (OSError, DamagedRecord):
             # The next record is an anchor then, which is always right.
             return StreamNovelty(rule)
         pairs = zip(rows, keys, strict=True)
