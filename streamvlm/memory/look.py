@@ -108,11 +108,28 @@ def around_hits(rows: Rows, coarse: Sequence[Ranking], times: Times, limit: int)
 
 
 def at_edges(rows: Rows, streams: Iterable[str], times: Times) -> list[Row]:
-    """The records between the beginning of a time and the first anchor after it, of each stream."""
+    """The records between the beginning of a time and the first anchor after it, of each stream.
+
+    Args:
+        rows: the catalogue.
+        streams: those that are asked for; empty for all.
+        times: (since, until).
+    """
     since, _ = times
     if since is None:
-        return []
-    near = (row for stream in streams for row in rows.until_anchor(stream, since))
+        # Also a stream may begin between anchors, once its older records are forgotten.
+        headless = rows.headless()
+        near = [
+            row
+            for stream in (headless & set(streams) if streams else headless)
+            for row in rows.until_anchor(stream, -np.inf)
+        ]
+    else:
+        near = [
+            row
+            for stream in streams or rows.stream_numbers()
+            for row in rows.until_anchor(stream, since)
+        ]
     return [
         row
         for row in near

@@ -210,6 +210,14 @@ class Rows(Database):
             (stream, since),
         )
 
+    def headless(self) -> set[str]:
+        """Streams whose first record is no anchor, because what was before it was forgotten."""
+        found = self._all(
+            "SELECT name FROM stream WHERE 0 = (SELECT is_anchor FROM segment "
+            "WHERE segment.stream = stream.number ORDER BY start, sid LIMIT 1)"
+        )
+        return {name for (name,) in found}
+
     def columns(self, shard: int, after: int) -> NDArray[np.float64]:
         """What a search needs of a shard's records with a number above `after`.
 
