@@ -96,8 +96,8 @@ class Database:
                 self.sql.close()
                 return
             with self._gate:
-                with suppress(sqlite3.Error):
-                    self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                # Not TRUNCATE, which would wait for readers while all writers wait for the gate.
+                self._checkpoint("PASSIVE")
                 # The last connection to close checkpoints as well.
                 self.sql.close()
             self._gate.close()
