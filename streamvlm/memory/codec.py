@@ -48,6 +48,10 @@ class DamagedRecord(MemoryStoreError):
     """What was read of a record is not what was written."""
 
 
+class GoneRecord(MemoryStoreError):
+    """There is no record of that id, or no longer: forgotten, or merged with its neighbours."""
+
+
 class Head(NamedTuple):
     """How a packed record is laid out and what its parts must sum to."""
 

@@ -114,9 +114,10 @@ class Part:
             A ranking for each query key.
         """
         with self._lock:
-            mask = self._allowed(streams, times)
-            found = self._scanner.search(queries, self._owner, mask, limit)
+            mask, owner = self._allowed(streams, times), self._owner
             numbers = self._columns[:, 0].astype(np.int64)
+        # Outside of it, as the scanner looks only at the keys that have an owner here.
+        found = self._scanner.search(queries, owner, mask, limit)
         return [(numbers[owners], scores) for owners, scores in found]
 
     def _allowed(

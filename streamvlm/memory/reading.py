@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory import folder
-from streamvlm.memory.codec import DamagedRecord, unpack
+from streamvlm.memory.codec import DamagedRecord, GoneRecord, unpack
 from streamvlm.memory.folder import in_words
 from streamvlm.memory.info import Hit, Identity, StreamInfo
 from streamvlm.memory.rows import Rows
@@ -141,7 +141,7 @@ class Reading:
 
         Raises:
             DamagedRecord: one is not what was written; the message names it. Load the others.
-            MemoryStoreError: there is no record of that id.
+            GoneRecord: there is no record of that id.
         """
         with self._using("read"):
             return [self._load(uid) for uid in ids]
@@ -151,7 +151,7 @@ class Reading:
         for _ in range(_PATIENCE):
             row = self._rows.place(uid)
             if row is None:
-                raise MemoryStoreError(
+                raise GoneRecord(
                     f"the memory {self.path} has no record {uid}; it may have been forgotten: "
                     "search again"
                 )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamvlm.memory.spans import LOOK_AT, Stretch, varied
-from streamvlm.memory.store import DamagedRecord, Hit, Memory
+from streamvlm.memory.store import DamagedRecord, GoneRecord, Hit, Memory
 from streamvlm.memory.thin import foremost
 from streamvlm.types import Evidence, MemoryRecord, Query
 
@@ -108,18 +108,24 @@ def load_intact(memory: Memory, hits: Iterable[Hit]) -> Iterator[Evidence]:
         hits: what to read.
 
     Yields:
-        Each that is intact, in the same order; the others are named in a warning.
+        Each that is intact, in the same order; damaged ones are named in a warning. In the place of
+        one that was merged with its neighbours since comes the record that it is now in.
     """
     for hit in hits:
         record = intact(memory, hit.id)
-        if record is not None:
+        if record is None:
+            there = memory.last_before(hit.stream, hit.end)
+            record = None if there in (None, hit.id) else intact(memory, there)
+        if record is not None and record.start < hit.end and hit.start < record.end:
             yield Evidence(record, hit.score)
 
 
 def intact(memory: Memory, name: str) -> MemoryRecord | None:
-    """Read one record; None, with a warning that names it, if it is damaged."""
+    """Read one record; None if it is gone or, with a warning that names it, if it is damaged."""
     try:
         (record,) = memory.load([name])
+    except GoneRecord:
+        return None
     except DamagedRecord as error:
         logger.warning("left out of the evidence: %s", error)
         return None

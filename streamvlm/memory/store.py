@@ -29,7 +29,7 @@ from streamvlm.memory import folder
 from streamvlm.memory.ageing import Caps
 from streamvlm.memory.bulk import Manifest
 from streamvlm.memory.catalog import Catalog
-from streamvlm.memory.codec import DamagedRecord
+from streamvlm.memory.codec import DamagedRecord, GoneRecord
 from streamvlm.memory.folder import Format, Sync, in_words
 from streamvlm.memory.info import Hit, Identity, StreamInfo
 from streamvlm.memory.novelty import Novelty
@@ -42,6 +42,7 @@ from streamvlm.types import MemoryRecord
 __all__ = [
     "Caps",
     "DamagedRecord",
+    "GoneRecord",
     "Hit",
     "Identity",
     "Memory",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvlm.memory.retrieve import candidates, chosen, fit, retrieve
+from streamvlm.memory.retrieve import candidates, chosen, fit, load_intact, retrieve
 from streamvlm.memory.store import Memory
 from streamvlm.types import Evidence, Query
 
@@ -182,3 +182,14 @@ def test_thinning_is_even_and_in_order(record, budget):
 
 def test_nothing_fits_nothing():
     assert fit([], 10) == []
+
+
+def test_a_record_that_was_merged_since_it_was_found_gives_the_merged_one(memory, record):
+    memory.append([record(1)])
+    (hit,) = memory.search(record(1).keys[0])
+    memory.forget(record(1).stream)
+    assert list(load_intact(memory, [hit])) == []
+    merged = replace(record(9, start=0.0), end=8.0)
+    memory.append([merged])
+    (found,) = load_intact(memory, [hit])
+    assert (found.record.id, found.score) == (merged.id, hit.score)
