@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from streamvlm.cli import (
     bench_compress,
+    bench_memory,
     bench_needle,
     bench_qa,
     bench_race,
@@ -41,7 +42,7 @@ class _Measurements(TyperGroup):
 app = typer.Typer(
     cls=_Measurements,
     no_args_is_help=True,
-    help="Measure speed, right answers, compressors, and how well a needle is found.",
+    help="Measure speed, right answers, compressors, the memory, and how well a needle is found.",
 )
 app.command(
     epilog=examples(
@@ -93,3 +94,10 @@ app.command(
         "streamvlm bench needle --ages 1,10,59 --set answer.max_records=2",
     )
 )(bench_needle.needle)
+app.command(
+    epilog=examples(
+        "streamvlm bench memory",
+        "streamvlm bench memory --parts writing --folder /data --rounds 9",
+        "streamvlm bench memory --small --json",
+    )
+)(bench_memory.memory)
