@@ -114,6 +114,17 @@ def test_before_takes_the_old_ones_of_one_stream_or_of_all(filled):
         assert len(memory) == 60 - 20
 
 
+def test_what_is_left_is_found_by_what_it_shows_although_its_anchor_is_gone(path):
+    """The only record whose keys are all indexed is forgotten; its neighbours look the same."""
+    view = record(1).keys
+    with Memory.create(path, IDENTITY, payload="raw", sync="process") as memory:
+        memory.append([replace(record(number), stream="s", keys=view) for number in range(1, 9)])
+        memory.append([replace(record(number), stream="t") for number in range(20, 30)])
+    forget(path, ["s"], before=5)
+    with Memory.open(path, writable=False) as memory:
+        assert memory.search(view[0], limit=1)[0].stream == "s"
+
+
 def test_a_live_writer_of_another_process_is_named_and_goes_on(path):
     Memory.create(path, IDENTITY, payload="raw").close()
     with another_process(path, "write", "7") as writer:
