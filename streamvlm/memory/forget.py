@@ -98,7 +98,6 @@ def erase_all(path: Path | str, *, sync: Sync = "power") -> tuple[Report, Held]:
     path = Path(path).absolute()
     with in_words(path, "erase"), _open_shards(path) as files:
         report = erase(path, sync=sync)
-        _sweep(path, sync)
         unnamed = [os.fstat(file) for file in files if not try_lock(file)]
         sizes = [file.st_size for file in unnamed if not file.st_nlink]
     return report, Held(len(sizes), sum(sizes))
@@ -129,17 +128,3 @@ def _open_shards(path: Path) -> Iterator[list[int]]:
     finally:
         for file in files:
             os.close(file)
-
-
-def _sweep(path: Path, sync: Sync) -> None:
-    """Remove drafts that were never finished, and index files of shards that are gone."""
-    with maintaining(path, sync) as (catalog, _):
-        (path / "catalog.db.old").unlink(missing_ok=True)
-        for draft in (*path.glob(".catalog*"), *(path / "backup").glob(".*")):
-            draft.unlink(missing_ok=True)
-        # The files first: a shard that is registered after the look at the catalogue is not here.
-        files = list((path / "index").glob("*"))
-        known = {shard.name for shard in catalog.shards()}
-        for file in files:
-            if file.name.lstrip(".").split(".")[0] not in known:
-                file.unlink(missing_ok=True)

@@ -91,6 +91,7 @@ def maintain(path: Path | str, *, sync: Sync = "power") -> Report:
             shard
             for shard in catalog.shards("sealed")
             if 0 < live.get(shard.name, 0) < LIVE_SHARE * shard.bytes
+            and shard_file(path / "shards", shard.name).exists()
         ]
         rewritten = sum(_renewed(path, catalog, reader, shard, sync) for shard in sparse[:1])
         orphans = _remove_orphans(path, catalog)
@@ -124,10 +125,21 @@ def erase(path: Path | str, *, sync: Sync = "power") -> Report:
         )
         freed = remove_dead(path, catalog, reader)
         catalog.scrub()
-        for old in (path / "backup").glob("catalog-*.db"):
-            old.unlink()
+        _sweep(path, catalog)
         back_up(path, catalog)
         return Report(rewritten, freed, _remove_orphans(path, catalog), dead_bytes(path, catalog))
+
+
+def _sweep(path: Path, catalog: Catalog) -> None:
+    """Remove old copies of the catalogue, drafts, and index files of shards that are gone."""
+    # A search may save index files at any time: looked for before it is asked which shards are.
+    files = list((path / "index").glob("*"))
+    known = {shard.name for shard in catalog.shards()}
+    old = [file for file in files if file.name.lstrip(".").split(".")[0] not in known]
+    old += [path / "catalog.db.old", *path.glob(".catalog*"), *(path / "backup").glob("*")]
+    old += (path / "backup").glob(".*")
+    for file in old:
+        file.unlink(missing_ok=True)
 
 
 def dead_bytes(path: Path, catalog: Catalog) -> int:
