@@ -79,7 +79,7 @@ class StreamNovelty:
         """
         if self.is_due(start):
             self._kept, self._anchor = None, start
-        if self._kept is None:
+        if self._kept is None or self._rule.cosine > 1:
             novel = np.ones(len(keys), bool)
         else:
             novel = _unlike(keys, self._kept, self._rule.cosine)
@@ -96,10 +96,14 @@ def _unlike(
 ) -> NDArray[np.bool_]:
     """(K,) bool: keys unlike all kept ones and unlike those chosen before them."""
     novel = np.zeros(len(keys), bool)
-    left = np.flatnonzero((keys @ kept.T).max(axis=1) < cosine)
+    is_new = (keys @ kept.T).max(axis=1) < cosine
+    if not is_new.any():
+        return novel
+    is_unlike = keys @ keys.T < cosine
     # As many rounds as there are novel keys, of which there are few.
-    while len(left):
-        first, rest = left[0], left[1:]
+    while is_new.any():
+        first = is_new.argmax()
         novel[first] = True
-        left = rest[keys[rest] @ keys[first] < cosine]
+        is_new &= is_unlike[first]
+        is_new[first] = False
     return novel
