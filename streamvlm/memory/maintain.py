@@ -158,8 +158,11 @@ def _stain(path: Path, shard: Shard, live: int) -> int:
 
 def _renewed(path: Path, catalog: Catalog, reader: ShardReader, shard: Shard, sync: Sync) -> bool:
     """Write what is left of a sealed shard anew."""
+    # Its last record may have been forgotten since it was looked at.
+    if not (held := catalog.held(shard.name)):
+        return False
     try:
-        return rewrite(path, catalog, reader, map(Kept, catalog.held(shard.name)), sync)
+        return rewrite(path, catalog, reader, map(Kept, held), sync)
     except FileNotFoundError:
         logger.warning("shard %s is missing: its records are damaged; see `verify`", shard.name)
         return False

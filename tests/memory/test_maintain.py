@@ -7,6 +7,7 @@ import time
 import pytest
 
 from scripts.soak.records import IDENTITY, difference, number_of, record
+from streamvlm.memory.catalog import Catalog
 from streamvlm.memory.maintain import erase, maintain
 from streamvlm.memory.rows import Rows
 from streamvlm.memory.store import Memory, ShardLimits
@@ -67,6 +68,22 @@ def test_erasing_leaves_exactly_the_live_bytes_beside_a_writer_at_work(path, mem
     rows = [row for name in names for row in memory._rows.stream_rows(name)]
     assert size(path) == sum(row.segment.length for row in rows)
     whole(memory, [number for number in range(61) if number % 3 != 1])
+
+
+def test_what_is_forgotten_while_it_is_erased_is_no_trouble(path, memory, monkeypatch):
+    memory.forget("stream-0.0", before=30.0)
+    seal = Catalog.seal
+
+    def forget_first(self, names):
+        for name in (0, 1, 2):
+            memory.forget(f"stream-0.{name}", before=45.0)
+        seal(self, names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "seal", forget_first)
+        erase(path, sync="process")
+    assert erase(path, sync="process").kept_bytes == 0
+    whole(memory, range(45, 60))
 
 
 def test_what_a_killed_writer_left_open_is_sealed_in_the_end(path, memory):
