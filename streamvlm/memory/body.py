@@ -161,14 +161,15 @@ def _tokens(parts: dict[str, torch.Tensor], known: dict[str, Any]) -> VisualToke
     if features is None:
         raise ValueError("no features")
     steps, rows, columns = known["grid"]
+    times = parts.get("step_seconds", parts["frame_seconds"]).numpy()
     if "place" in parts:
-        place = parts["place"].to(torch.int64)
-        split = (place // (rows * columns), place // columns % rows, place % columns)
-        position = torch.stack(split, dim=1)
+        shape = (max(steps, 1), max(rows, 1), max(columns, 1))
+        split = np.unravel_index(parts["place"].numpy(), shape)
+        position = torch.from_numpy(np.stack(split, axis=1))
     else:
         position = parts["position"]
-    times = parts.get("step_seconds", parts["frame_seconds"])
-    seconds = parts["seconds"] if "seconds" in parts else times[position[:, 0]]
+    step = position[:, 0].numpy()
+    seconds = parts["seconds"] if "seconds" in parts else torch.from_numpy(times[step])
     ones = torch.ones(len(features), dtype=torch.float32)
     return VisualTokens(
         model=known["model"],
@@ -176,7 +177,7 @@ def _tokens(parts: dict[str, torch.Tensor], known: dict[str, Any]) -> VisualToke
         position=position,
         seconds=seconds,
         grid=(steps, rows, columns),
-        weight=parts.get("weight", ones).to(torch.float32),
+        weight=parts["weight"].to(torch.float32) if "weight" in parts else ones,
         deepstack=feature("deepstack"),
         rank=parts["rank"].to(torch.int64) if "rank" in parts else None,
     )

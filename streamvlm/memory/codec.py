@@ -233,6 +233,8 @@ def unpack_keys(blob: bytes, name: str) -> NDArray[np.float32]:
     """
     first = unpack_indexed(blob, name).astype(np.float32)
     head = Head.parse(blob, name)
+    if head.num_keys == head.num_indexed:
+        return first
     part = memoryview(blob)[head.indexed_end : head.keys_end]
     if len(blob) < head.keys_end or checksum(part) != head.other_sum:
         raise DamagedRecord(_damage(name, "a key"))
