@@ -51,10 +51,13 @@ class Database:
         """Held by a thread that uses the connection."""
         self._commits = 0
         self._gate: Gate | None = None
+        self._path = path
+        # What the file was when it was opened as one that nobody changes; None if it was not.
+        self._frozen: tuple[bool, int, int] | None = None
         if writable:
             self._open_writable(path, sync)
         else:
-            self._open_readable(path)
+            self._open_readable()
 
     def _open_writable(self, path: Path, sync: Sync) -> None:
         self._gate = Gate(path.with_suffix(".lock"))
@@ -72,16 +75,32 @@ class Database:
             self._gate.close()
             raise
 
-    def _open_readable(self, path: Path) -> None:
+    def _open_readable(self) -> None:
+        place, before = self._path.absolute().as_uri(), self._state()
         try:
-            self.sql = self._connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            self.sql, self._frozen = self._connect(f"{place}?mode=ro", uri=True), None
             self.version()
         except sqlite3.OperationalError:
             # A WAL catalogue in a folder where nothing may be written opens only as immutable,
             # which is right as long as no writer is there, and a writer leaves a -wal file.
-            if path.with_name(f"{path.name}-wal").exists():
+            if before[0]:
                 raise
-            self.sql = self._connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+            self.sql, self._frozen = self._connect(f"{place}?immutable=1", uri=True), before
+
+    def _state(self) -> tuple[bool, int, int]:
+        """Whether a writer is there, and when the file was written and how long it is."""
+        now = self._path.stat()
+        has_log = self._path.with_name(f"{self._path.name}-wal").exists()
+        return has_log, now.st_mtime_ns, now.st_size
+
+    def follow(self) -> None:
+        """Open the catalogue anew if it was thought immutable, but a writer has been there."""
+        is_old = self._frozen is not None and self._frozen != self._state()
+        if is_old and not self.sql.in_transaction:
+            self._commits += 1
+            old = self.sql
+            self._open_readable()
+            old.close()
 
     @staticmethod
     def _connect(path: str, *, uri: bool) -> sqlite3.Connection:
@@ -151,6 +170,7 @@ class Database:
     def snapshot(self) -> Iterator[None]:
         """Everything read inside is of one moment."""
         with self.lock:
+            self.follow()
             self.sql.execute("BEGIN")
             try:
                 yield
@@ -160,6 +180,7 @@ class Database:
     def version(self) -> tuple[int, int]:
         """Another value whenever anything was committed, here or by another process."""
         with self.lock:
+            self.follow()
             foreign: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
             return foreign, self._commits
 

@@ -81,6 +81,7 @@ class Rows(Database):
 
     def _all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self.lock:
+            self.follow()
             return self.sql.execute(query, values).fetchall()
 
     def _rows(self, rest: str, values: Sequence[Any] = ()) -> list[Row]:

@@ -6,6 +6,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ from streamvlm.errors import MemoryStoreError
 from streamvlm.memory import bulk, maintain, part
 from streamvlm.memory.codec import Head
 from streamvlm.memory.store import DamagedRecord, Memory, ShardLimits
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -236,34 +240,51 @@ from scripts.soak.records import record
 import numpy, torch, safetensors.torch
 os.setgid(65534); os.setuid(65534)
 with Memory.open(sys.argv[1], writable=False) as memory:
+    print(len(memory), flush=True)
     while (line := sys.stdin.readline()):
         found = [hit.id for hit in memory.search(record(int(line)).keys[1], limit=1)]
         print(len(memory), found[0], memory.load(found)[0].id, flush=True)
 """
 
 
+@pytest.fixture
+def open_to_all():
+    """A folder that every user may read."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_a_user_without_write_permission_reads_beside_a_writer(memory, path, tmp_path):
-    for folder in [path, *path.parents][:4]:
-        if folder.is_relative_to("/tmp") and folder.as_posix() != "/tmp":
-            folder.chmod(0o755)
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+@pytest.mark.parametrize("is_before", [True, False])
+def test_a_user_without_write_permission_reads_beside_a_writer(open_to_all, is_before):
+    """Whether the writer was there when the memory was opened, or comes and goes later."""
+    path = open_to_all / "memory"
+    staying = Memory.create(path, IDENTITY, payload="raw")
+    staying.append([record(number) for number in range(4)])
+    if not is_before:
+        staying.close()
     reader = subprocess.Popen(
         [sys.executable, "-c", READS, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     with reader:
-        for number in range(3, 9):
-            if number > 3:
-                memory.append([record(number)])
+        assert reader.stdout.readline() == "4\n"
+        for number in range(4, 9):
+            if is_before:
+                staying.append([record(number)])
+            else:
+                with Memory.open(path) as passing:
+                    passing.append([record(number)])
             reader.stdin.write(f"{number}\n")
             reader.stdin.flush()
             uid = record(number).id
             assert reader.stdout.readline() == f"{number + 1} {uid} {uid}\n"
         reader.stdin.close()
+    staying.close()
 
 
 def test_sealed_by_another_process_while_appending_loses_nothing(path, memory):
