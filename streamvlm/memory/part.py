@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +16,8 @@ from streamvlm.memory.codec import DamagedRecord, indexed_bytes, unpack_indexed
 from streamvlm.memory.rows import Shard
 from streamvlm.memory.scan import INDEX_FROM, AnyScanner, Ranking, scanner_on
 from streamvlm.memory.shards import ShardReader
+
+logger = logging.getLogger(__name__)
 
 _SAVE_EVERY = 65_536
 
@@ -39,18 +42,22 @@ class Part:
         self._width = width
         self._reader = reader
         self._index = index
+        self._device = device
         self._lock = threading.Lock()
         found = derived.load(index, shard.name, width, shard.num_keys)
-        keys, codes = found or (np.empty((0, width), np.float16), None)
-        self._scanner: AnyScanner = scanner_on(device, keys, codes)
-        self._saved = len(keys)
-        self._saved_codes = codes is not None
+        self._start(*(found or (np.empty((0, width), np.float16), None)))
         # sid, stream number, start, end, indexed keys, number of the first of them, offset
         self._columns = np.empty((0, 7), np.float64)
         # The record (its place in the columns) of each key; -1 where there is none any more.
         self._owner = np.empty(0, np.int64)
         # Numbers of the records whose keys could not be read.
         self._lost: set[int] = set()
+
+    def _start(self, keys: NDArray[np.float16], codes: bytes | None) -> None:
+        """Begin with what index files hold."""
+        self._scanner: AnyScanner = scanner_on(self._device, keys, codes)
+        self._saved = len(keys)
+        self._saved_codes = codes is not None
 
     @property
     def last(self) -> int:
@@ -70,6 +77,14 @@ class Part:
         with self._lock:
             if self.shard is None or self.shard.rev == shard.rev:
                 columns = np.concatenate([self._columns, columns])
+            if self.shard is None and not self._is_of(columns):
+                logger.warning(
+                    "index of %s in %s is thrown away and made again: it is of records that the "
+                    "catalogue does not have",
+                    self._name,
+                    self._index,
+                )
+                self._start(np.empty((0, self._width), np.float16), None)
             fresh, lost = self._read(columns, shard.num_keys)
             self._scanner.add(fresh)
             self._lost.update(lost)
@@ -78,6 +93,23 @@ class Part:
             self._owner = _owners(columns, shard.num_keys, readable)
             self.shard = shard
             return lost
+
+    def _is_of(self, columns: NDArray[np.float64]) -> bool:
+        """Whether the last of the loaded keys are those of the record that has their numbers now.
+
+        They are not if the catalogue was replaced by an older copy and went on from there.
+        """
+        keys = self._scanner.keys[0]
+        held = columns[(columns[:, 4] > 0) & (columns[:, 5] < len(keys))]
+        if not len(held):
+            return True
+        _, _, _, _, count, base, offset = held[held[:, 5].argmax()].astype(np.int64).tolist()
+        try:
+            blob = self._reader.read(self._name, offset, indexed_bytes(count, self._width))
+            own = unpack_indexed(blob, "")
+        except (DamagedRecord, OSError):
+            return True
+        return np.array_equal(keys[base : base + count], own)
 
     def _read(
         self, columns: NDArray[np.float64], num_keys: int

@@ -200,6 +200,26 @@ def test_a_wrong_index_file_changes_no_answer_and_gives_one_warning(
     assert "made again" in caplog.text
 
 
+def test_index_files_of_records_that_a_restored_catalogue_lacks_are_noticed(
+    path, memory, monkeypatch, tmp_path, caplog
+):
+    """They are whole, and there are fewer keys in them than the catalogue says in the end."""
+    monkeypatch.setattr(part, "INDEX_FROM", 4)
+    memory.close()
+    copy = shutil.copy(path / "catalog.db", tmp_path / "copy.db")
+    with Memory.open(path) as lost:
+        lost.append([record(number) for number in range(4, 20)])
+        lost.search(record(0).keys[0])
+    shutil.copy(copy, path / "catalog.db")
+    with Memory.open(path) as memory:
+        memory.append([record(number) for number in range(100, 130)])
+    with Memory.open(path) as memory:
+        for number in (*range(4), *range(100, 130)):
+            for key in record(number).keys:
+                assert record(number).id in [hit.id for hit in memory.search(key, limit=2)]
+    assert caplog.text.count("made again") == 1
+
+
 def test_missing_index_files_change_no_answer(path, indexed, caplog):
     shutil.rmtree(path / "index")
     assert answers(path) == indexed
