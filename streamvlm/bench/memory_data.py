@@ -160,7 +160,7 @@ class World:
     def questions(self, count: int, seed: int = 0) -> NDArray[np.float32]:
         """(count, E) unit vectors, each of an object as a text names it: at a cosine of 0.6."""
         dice = np.random.default_rng((self.seed, seed, 1))
-        events = 8 * dice.integers(0, self.records // (8 * _EVENT), count)
+        events = 8 * dice.integers(0, max(1, self.records // (8 * _EVENT)), count)
         objects = unit(np.stack([self.object(int(event)) for event in events]))
         noise = unit(dice.standard_normal(objects.shape, np.float32))
         return unit(objects + 1.2 * noise)
@@ -187,7 +187,9 @@ class World:
         """
         tokens = made_up_tokens(1, 64)
         borders = np.linspace(0, self.records, shards + 1).astype(int).tolist()
-        with Memory.create(path, identity(self.width), novelty=ALL_KEYS, sync="process") as memory:
+        with Memory.create(
+            path, identity(self.width), payload="raw", novelty=ALL_KEYS, sync="process"
+        ) as memory:
             written = [
                 write_shard(
                     path / "shards", memory.format, self.made(*pair, tokens), sync="process"

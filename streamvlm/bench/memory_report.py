@@ -149,7 +149,10 @@ class MemoryBench:
         ]
         note = (
             f"{self.size}. Ours and the plainest way in turns, in the same run; the medians of the "
-            "rounds. Found: the median of the rounds' own ratios, or what its unit says. Wall time."
+            "rounds. Found: the median of the rounds' own ratios, or what its unit says. Wall time "
+            "but where it says CPU: there both come from main memory, and whoever takes longer is "
+            "disturbed more. On a busy machine set OMP_NUM_THREADS=1, or threads wait for one "
+            "another."
         )
         columns = ("what", "ours", "plain", "in", "found", "unit", "how")
         return Table("Memory", columns, tuple(rows), note)
