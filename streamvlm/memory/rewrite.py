@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from streamvlm.memory import derived
 from streamvlm.memory.catalog import Catalog
@@ -18,8 +19,8 @@ from streamvlm.memory.packing import Packed
 from streamvlm.memory.rows import Row, Segment
 from streamvlm.memory.shards import ShardReader, ShardWriter, shard_file
 
-_BATCH_BYTES = 1 << 23
-"""So many bytes are read before they are written: the most memory that a rewrite takes."""
+_BATCH_BYTES = 1 << 20
+"""So many bytes are gathered before they are written: the most memory that a rewrite takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ class Replaced:
     by: Packed
 
 
+class _New(NamedTuple):
+    """A record on its way to the new shard: without what it was packed from, which is large."""
+
+    rows: Sequence[Row]
+    """As they were, those that it stands for from now on."""
+    segment: Segment
+    """Its row, but for the place."""
+    blob: bytes
+
+
 @dataclass(slots=True)
 class _Placed:
     """What was written of a new shard so far."""
@@ -45,17 +56,13 @@ class _Placed:
     replaced: list[tuple[Sequence[Row], Segment]]
     key_base: int = 0
 
-    def add(self, piece: Kept | Replaced, offset: int) -> None:
-        if isinstance(piece, Kept):
-            segment = piece.row.segment._replace(offset=offset, key_base=self.key_base)
-            self.moved.append(piece.row._replace(segment=segment))
+    def add(self, new: _New, offset: int) -> None:
+        segment = new.segment._replace(offset=offset, key_base=self.key_base)
+        if [row.segment.uid for row in new.rows] == [segment.uid]:
+            # The same record, perhaps smaller: it keeps its number.
+            self.moved.append(new.rows[0]._replace(segment=segment))
         else:
-            segment = piece.by.at(offset, self.key_base)
-            if [row.segment.uid for row in piece.rows] == [segment.uid]:
-                # The same record, only smaller: it keeps its number.
-                self.moved.append(piece.rows[0]._replace(segment=segment))
-            else:
-                self.replaced.append((piece.rows, segment))
+            self.replaced.append((new.rows, segment))
         self.key_base += segment.num_indexed
 
 
@@ -83,9 +90,9 @@ def rewrite(
         catalog.add_shard(writer.name)
         placed = _Placed([], [])
         for batch in _batches(pieces, reader):
-            offsets = writer.append([blob for _, blob in batch])
-            for (piece, _), offset in zip(batch, offsets, strict=True):
-                placed.add(piece, offset)
+            offsets = writer.append([new.blob for new in batch])
+            for new, offset in zip(batch, offsets, strict=True):
+                placed.add(new, offset)
         if sync == "power":
             writer.flush()
             writer.flush_name()
@@ -100,14 +107,12 @@ def rewrite(
         writer.close()
 
 
-def _batches(
-    pieces: Iterable[Kept | Replaced], reader: ShardReader
-) -> Iterator[list[tuple[Kept | Replaced, bytes]]]:
-    batch: list[tuple[Kept | Replaced, bytes]] = []
+def _batches(pieces: Iterable[Kept | Replaced], reader: ShardReader) -> Iterator[list[_New]]:
+    batch: list[_New] = []
     size = 0
     for piece in pieces:
-        batch.append((piece, _bytes(piece, reader)))
-        size += len(batch[-1][1])
+        batch.append(_new(piece, reader))
+        size += len(batch[-1].blob)
         if size >= _BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -115,13 +120,13 @@ def _batches(
         yield batch
 
 
-def _bytes(piece: Kept | Replaced, reader: ShardReader) -> bytes:
+def _new(piece: Kept | Replaced, reader: ShardReader) -> _New:
     if isinstance(piece, Replaced):
-        return piece.by.blob
+        return _New(piece.rows, piece.by.at(0, 0), piece.by.blob)
     segment = piece.row.segment
     blob = reader.read(piece.row.shard, segment.offset, segment.length)
     # What a damaged file lacks stays damage, and is reported when the record is read.
-    return blob.ljust(segment.length, b"\0")
+    return _New([piece.row], segment, blob.ljust(segment.length, b"\0"))
 
 
 def remove_dead(path: Path, catalog: Catalog, reader: ShardReader) -> int:

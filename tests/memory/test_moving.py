@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from functools import partial
 
@@ -175,3 +176,19 @@ def test_threads_find_and_load_while_everything_is_moved_again_and_again(path, f
     assert wrong == []
     assert min(counts) > 3
     assert passes > 3
+
+
+def test_what_a_smaller_record_was_packed_from_is_let_go_before_it_is_written(full, path):
+    alive = []
+
+    def pieces(catalog, reader):
+        for row in [row for shard in catalog.shards("sealed") for row in catalog.held(shard.name)]:
+            blob = reader.read(row.shard, row.segment.offset, row.segment.length)
+            less = shrunk(unpack_stored(blob, row.segment.uid).record)
+            alive.append(weakref.ref(less.keys))
+            yield Replaced([row], Packed(less, pack(less, "raw"), len(less.keys), is_anchor=True))
+            assert sum(ref() is not None for ref in alive) <= 2
+
+    with maintaining(path, "process") as (catalog, reader):
+        assert rewrite(path, catalog, reader, pieces(catalog, reader), "process")
+    assert len(alive) == 60
