@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +71,14 @@ class Writer:
         self._appender = Appender(path / "shards", self.catalog, self._sync, limits)
         self._streams: OrderedDict[str, StreamNovelty] = OrderedDict()
         self._thinking = threading.Lock()
-        self._bounding: threading.Thread | None = None
+        # One thread for all passes: malloc would give each new one a heap of its own.
+        self._thinner = ThreadPoolExecutor(1, "thinning")
+        self._bounding: Future[None] | None = None
 
     def close(self) -> None:
         """Release the open shard and the connection."""
         self._wait_until_bound()
+        self._thinner.shutdown()
         self._appender.close()
         self.catalog.close()
         self._reader.close()
@@ -109,12 +113,12 @@ class Writer:
             if self._meter.add(batch):
                 self._wait_until_bound()
                 # In the background: a camera does not wait. Who is faster than this, waits above.
-                self._bounding = threading.Thread(target=self._bound, name="thinning")
-                self._bounding.start()
+                self._bounding = self._thinner.submit(self._bound)
 
     def _wait_until_bound(self) -> None:
-        if self._bounding is not None:
-            self._bounding.join()
+        bounding, self._bounding = self._bounding, None
+        if bounding is not None:
+            bounding.result()
 
     def _bound(self) -> None:
         """Bring every stream under its caps, unless another process is at it."""
