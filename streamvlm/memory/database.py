@@ -67,7 +67,7 @@ class Database:
                 self.sql = self._connect(str(path), uri=False)
                 self.sql.execute("PRAGMA journal_mode = WAL")
                 self.sql.execute("PRAGMA wal_autocheckpoint = 0")
-                self.sql.execute(f"PRAGMA synchronous = {'FULL' if sync == 'power' else 'OFF'}")
+                self.sql.execute(f"PRAGMA synchronous = {'FULL' if sync == 'power' else 'NORMAL'}")
                 # What was deleted is not to be found in the file either.
                 self.sql.execute("PRAGMA secure_delete = ON")
                 self.sql.executescript(_SCHEMA)
