@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from streamvlm.cli import (
     bench_compress,
+    bench_live,
     bench_memory,
     bench_needle,
     bench_qa,
@@ -101,3 +102,10 @@ app.command(
         "streamvlm bench memory --small --json",
     )
 )(bench_memory.memory)
+app.command(
+    epilog=examples(
+        "streamvlm bench live",
+        "streamvlm bench live --hours 2 --cap-mb 16",
+        "streamvlm bench live --hours 72 --cap-mb 400 --out report/",
+    )
+)(bench_live.live)
