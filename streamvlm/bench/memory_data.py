@@ -147,6 +147,15 @@ class World:
             found[first : first + len(number)] = unit(keys)
         return found
 
+    @cached_property
+    def units(self) -> NDArray[np.float32]:
+        """(records, K, E) float32 of unit length: what is compared without an index."""
+        found = np.empty(self.all_keys.shape, np.float32)
+        for first in range(0, self.records, _BLOCK):
+            found[first : first + _BLOCK] = self.all_keys[first : first + _BLOCK]
+            found[first : first + _BLOCK] = unit(found[first : first + _BLOCK])
+        return found
+
     @staticmethod
     def _has_object(number: NDArray[np.int64]) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = number // _EVENT % 8 == 0
@@ -208,9 +217,7 @@ class World:
             count: how many.
             within: of which records.
         """
-        keys = self.all_keys[within].astype(np.float32)
-        lengths = np.linalg.norm(keys, axis=-1)
-        scores = (keys @ query / lengths).max(axis=1)
+        scores = (self.units[within] @ query).max(axis=1)
         order = np.argsort(-scores, kind="stable")[:count]
         return (order + (within.start or 0)).tolist(), scores[order]
 

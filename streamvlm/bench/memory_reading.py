@@ -42,7 +42,7 @@ def reading(plan: Plan, folder: Path) -> Iterator[Figure]:
             # Writes the index files, as the first search after an ingest does.
             memory.search(world.questions(1))
     yield from opening(plan, folder, large.records, small.records)
-    flat = large.all_keys.reshape(-1, _WIDTH).astype(np.float32)
+    flat = large.units.reshape(-1, _WIDTH)
     np.save(folder / "keys.npy", flat)
     yield first_answer(plan, folder, large)
     with Memory.open(folder / "large", writable=False) as memory:

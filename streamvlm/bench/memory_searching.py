@@ -35,7 +35,7 @@ def searching(plan: Plan, folder: Path) -> Iterator[Figure]:
     world = World(records, _PER_RECORD, _WIDE)
     path = folder / "wide"
     world.build(path)
-    flat = world.all_keys.reshape(-1, _WIDE).astype(np.float32)
+    flat = world.units.reshape(-1, _WIDE)
     with Memory.open(path, writable=False) as memory:
         _warmed(memory, world)
         yield from _one_key(plan, memory, world, flat)
