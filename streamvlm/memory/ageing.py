@@ -36,7 +36,8 @@ _RECORD_SHARES = (1 / 2, 1 / 4)
 """Of tiers 0 and 1 together, and of tier 2; the rest is for tier 3."""
 _PARTS = 8
 _GOAL, _NEAR = 0.7, 0.9
-_LEAST = {"max_bytes": 1 << 20, "max_records": 16, "max_files": 4}
+_LEAST = {"max_bytes": 8 << 20, "max_records": 16, "max_files": 4}
+"""Of each cap. The catalogue's log alone takes 1.5 MB, in however small a memory."""
 
 
 @dataclass(frozen=True, slots=True)

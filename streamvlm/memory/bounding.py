@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,18 +79,15 @@ def bound(
     Raises:
         OSError: the disk is full or broken; then all is as before.
     """
-    within = (
-        caps if caps.max_bytes is None else replace(caps, max_bytes=int(_LIVE * caps.max_bytes))
-    )
     sizes: dict[str, list[int]] = {}
     for name, _tier, records, size, *_ in catalog.totals():
         held = sizes.setdefault(name, [0, 0])
         held[0] += size
         held[1] += records
-    near = [name for name, held in sizes.items() if within.is_near(*held)]
+    near = [name for name, held in sizes.items() if caps.is_near(held[0] / _LIVE, held[1])]
     for stream in near:
         rows = catalog.stream_rows(stream)
-        steps = plan(_entries(rows), within)
+        steps = plan(_entries(rows), caps)
         pieces = _pieces(steps, rows, reader, chosen)
         if steps and (first := next(pieces, None)) is not None:
             rewrite(path, catalog, reader, _chained(first, pieces), sync)
@@ -102,11 +98,12 @@ def bound(
 
 
 def _entries(rows: Sequence[Row]) -> Entries:
+    """The records as they count towards a cap: with the room that must be left beside them."""
     segments = [row.segment for row in rows]
     return Entries(
         start=np.array([s.start for s in segments]),
         end=np.array([s.end for s in segments]),
-        bytes=np.array([s.length for s in segments], dtype=np.float64),
+        bytes=np.array([s.length for s in segments], dtype=np.float64) / _LIVE,
         tier=np.array([s.tier for s in segments], dtype=np.int64),
     )
 

@@ -158,7 +158,7 @@ def random_streams() -> list[tuple[Entries, Caps]]:
         sizes = dice.integers(1_000, 200_000, count).astype(np.float64)
         entries = Entries(start, start + 8.0, sizes, order.astype(np.int64))
         caps = Caps(
-            max_bytes=int(dice.integers(MB, 20 * MB)) if dice.random() < 0.8 else None,
+            max_bytes=int(dice.integers(8 * MB, 20 * MB)) if dice.random() < 0.8 else None,
             max_records=int(dice.integers(16, 300)) if dice.random() < 0.8 else None,
         )
         found.append((entries, caps))

@@ -219,3 +219,12 @@ def test_what_was_merged_is_known_when_it_comes_again(path, identity, clip):
 def test_caps_that_cannot_be_kept_are_refused():
     with pytest.raises(BadOption, match="max_bytes must be at least"):
         Caps(max_bytes=1000)
+
+
+def test_the_smallest_cap_is_kept_too(path, identity, clip):
+    caps = Caps(max_bytes=8 << 20)
+    with Memory.create(path, identity, sync="process", caps=caps) as memory:
+        for number in range(300):
+            memory.append([clip(number)])
+            assert taken(path)[0] <= 8 << 20
+        assert is_unbroken(memory, 300 * SECONDS)
