@@ -13,7 +13,7 @@ from streamvlm.cli.options import AsJson, ConfigName, OutFolder, Overrides, Seed
 def live(
     hours: Annotated[float, typer.Option(min=0.02, help="Length of the day.")] = 24.0,
     cap_mb: Annotated[
-        float, typer.Option("--cap-mb", min=2, help="What the memory may take on disk.")
+        float, typer.Option("--cap-mb", min=9, help="What the memory may take on disk.")
     ] = 200.0,
     needles: Annotated[
         int, typer.Option(min=1, max=30, help="Short events, a third of them in the first hour.")
