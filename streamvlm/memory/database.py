@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS segment (
     is_anchor INTEGER NOT NULL, tier INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS segment_by_stream ON segment (stream, start);
 CREATE INDEX IF NOT EXISTS segment_by_shard ON segment (shard);
+CREATE INDEX IF NOT EXISTS anchor_by_stream ON segment (stream, start) WHERE is_anchor = 1;
 """
 
 

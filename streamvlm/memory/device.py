@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamvlm.memory.scan import Ranking
+from streamvlm.memory.scan import Look, Ranking
 
 _CHUNK = 262_144
 _LOW = 0xFFFF_FFFF
@@ -96,6 +96,16 @@ class DeviceScanner:
                 cosines.masked_fill_(~mask[rows], -torch.inf)
             scores.scatter_reduce_(1, record[rows].expand_as(cosines), cosines, "amax")
         return _ranked(scores, limit)
+
+    def look(
+        self,
+        queries: NDArray[np.float32],
+        owners: NDArray[np.int64],
+        allowed: NDArray[np.bool_] | None,
+        limit: int,
+    ) -> Look:
+        """What `search` finds, which is all there is."""
+        return Look(self.search(queries, owners, allowed, limit))
 
 
 def _ranked(scores: torch.Tensor, limit: int) -> list[Ranking]:

@@ -91,20 +91,17 @@ def around_hits(rows: Rows, coarse: Sequence[Ranking], times: Times, limit: int)
     """
     most = max(INTERVALS, 2 * limit)
     numbers, _ = xtr(coarse, max(64, 4 * limit))
-    seen: set[int] = set()
-    near: list[Row] = []
-    intervals = 0
+    intervals: set[tuple[str, float, float]] = set()
     found = rows.by_sid(numbers.tolist())
     for row in (found[sid] for sid in numbers.tolist() if sid in found):
-        if row.sid in seen:
+        stream, start = row.segment.stream, row.segment.start
+        if any(stream == own and low <= start < high for own, low, high in intervals):
             continue
-        if intervals == most:
+        if len(intervals) == most:
             break
-        interval = rows.interval(row.segment.stream, row.segment.start)
-        seen.update(each.sid for each in interval)
-        near += [each for each in interval if _is_within(each, times)]
-        intervals += 1
-    return [row for row in near if row.segment.num_indexed < row.segment.num_keys]
+        intervals.add((stream, *rows.interval(stream, start)))
+    near = (row for interval in sorted(intervals) for row in rows.partly_indexed(*interval))
+    return [row for row in near if _is_within(row, times)]
 
 
 def at_edges(rows: Rows, streams: Iterable[str], times: Times) -> list[Row]:

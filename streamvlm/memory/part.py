@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streamvlm.memory import derived
 from streamvlm.memory.codec import DamagedRecord, indexed_bytes, unpack_indexed
 from streamvlm.memory.rows import Shard
-from streamvlm.memory.scan import INDEX_FROM, AnyScanner, Ranking, scanner_on
+from streamvlm.memory.scan import INDEX_FROM, AnyScanner, Look, scanner_on
 from streamvlm.memory.shards import ShardReader
 
 logger = logging.getLogger(__name__)
@@ -64,12 +64,15 @@ class Part:
         """The number of the newest record held."""
         return int(self._columns[:, 0].max(initial=0))
 
-    def follow(self, shard: Shard, columns: NDArray[np.float64]) -> list[int]:
+    def follow(
+        self, shard: Shard, columns: NDArray[np.float64], others: Sequence[Part] = ()
+    ) -> list[int]:
         """Take in what was committed since.
 
         Args:
             shard: its row now.
             columns: `Rows.columns` of it above `last`, or of all its records if any left it.
+            others: where the records may have been before they were moved here.
 
         Returns:
             Numbers of the records that no search can find, because their keys cannot be read.
@@ -85,7 +88,7 @@ class Part:
                     self._index,
                 )
                 self._start(np.empty((0, self._width), np.float16), None)
-            fresh, lost = self._read(columns, shard.num_keys)
+            fresh, lost = self._read(columns, shard.num_keys, others)
             self._scanner.add(fresh)
             self._lost.update(lost)
             self._columns = columns
@@ -112,13 +115,19 @@ class Part:
         return np.array_equal(keys[base : base + count], own)
 
     def _read(
-        self, columns: NDArray[np.float64], num_keys: int
+        self, columns: NDArray[np.float64], num_keys: int, others: Sequence[Part]
     ) -> tuple[NDArray[np.float16], list[int]]:
         """The indexed keys that are not held yet, and the records of which they cannot be read."""
         first = len(self._scanner)
         fresh = np.zeros((num_keys - first, self._width), np.float16)
         lost = []
         wanted = columns[(columns[:, 5] >= first) & (columns[:, 4] > 0)]
+        for other in others:
+            if not len(wanted):
+                break
+            is_there, keys = other.held(wanted)
+            fresh[_rows(wanted[is_there]) - first] = keys
+            wanted = wanted[~is_there]
         for sid, _, _, _, count, base, offset in wanted.astype(np.int64).tolist():
             try:
                 blob = self._reader.read(self._name, offset, indexed_bytes(count, self._width))
@@ -127,14 +136,39 @@ class Part:
                 lost.append(sid)
         return fresh, lost
 
-    def search(
+    def held(self, columns: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float16]]:
+        """The indexed keys of records that are, or were, in this shard.
+
+        Args:
+            columns: (n, 7) as `Rows.columns` gives them, of any shard.
+
+        Returns:
+            (n,) bool, which records are held here, and their keys, one behind the other.
+        """
+        with self._lock:
+            mine = self._columns[~np.isin(self._columns[:, 0], list(self._lost))]
+            base, tail = self._scanner.keys
+        mine = mine[mine[:, 0].argsort()]
+        place = np.searchsorted(mine[:, 0], columns[:, 0]).clip(max=max(len(mine) - 1, 0))
+        if not len(mine):
+            return np.zeros(len(columns), bool), base[:0]
+        own = mine[place]
+        is_there = (own[:, 0] == columns[:, 0]) & (own[:, 4] == columns[:, 4])
+        rows = _rows(own[is_there])
+        keys = np.empty((len(rows), self._width), np.float16)
+        is_old = rows < len(base)
+        keys[is_old] = base[rows[is_old]]
+        keys[~is_old] = tail[rows[~is_old] - len(base)]
+        return is_there, keys
+
+    def look(
         self,
         queries: NDArray[np.float32],
         streams: Sequence[int] | None,
         times: tuple[float | None, float | None],
         limit: int,
-    ) -> list[Ranking]:
-        """The records of this shard whose indexed keys are nearest, by number.
+    ) -> tuple[NDArray[np.int64], Look]:
+        """The records of this shard whose indexed keys are nearest, by their places.
 
         Args:
             queries: (Q, E) unit vectors.
@@ -143,14 +177,13 @@ class Part:
             limit: how many records for each query key.
 
         Returns:
-            A ranking for each query key.
+            The number of the record in each place, and what is seen at first sight.
         """
         with self._lock:
             mask, owner = self._allowed(streams, times), self._owner
             numbers = self._columns[:, 0].astype(np.int64)
         # Outside of it, as the scanner looks only at the keys that have an owner here.
-        found = self._scanner.search(queries, owner, mask, limit)
-        return [(numbers[owners], scores) for owners, scores in found]
+        return numbers, self._scanner.look(queries, owner, mask, limit)
 
     def _allowed(
         self, streams: Sequence[int] | None, times: tuple[float | None, float | None]
@@ -190,7 +223,16 @@ def _owners(
     """(num_keys,) int64: the place of each indexed key's record, -1 where there is none."""
     counts, bases = (columns[:, 4] * readable).astype(np.int64), columns[:, 5].astype(np.int64)
     owners = np.full(num_keys, -1, np.int64)
-    place = np.repeat(np.arange(len(columns)), counts)
-    within = np.arange(len(place)) - np.repeat(counts.cumsum() - counts, counts)
-    owners[np.repeat(bases, counts) + within] = place
+    owners[_ranges(bases, counts)] = np.repeat(np.arange(len(columns)), counts)
     return owners
+
+
+def _rows(columns: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The numbers of the indexed keys of some records within their shard."""
+    return _ranges(columns[:, 5].astype(np.int64), columns[:, 4].astype(np.int64))
+
+
+def _ranges(first: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers from each first on, so many, one range behind the other."""
+    total = int(counts.sum())
+    return np.arange(total) + np.repeat(first - (counts.cumsum() - counts), counts)

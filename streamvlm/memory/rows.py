@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -73,7 +74,11 @@ _JOINED = (
 )
 _ROW = f"SELECT sid, shard_name, {_COLUMNS} {_JOINED}"
 _WHOSE = "stream = (SELECT number FROM stream WHERE name = ?1)"
-_IS_ANCHOR = "is_anchor"
+_IS_ANCHOR = "is_anchor = 1"
+
+
+_AT_ONCE = 500
+"""Records that are asked for in one query."""
 
 
 class Rows(Database):
@@ -159,8 +164,11 @@ class Rows(Database):
 
     def by_sid(self, sids: Sequence[int]) -> dict[int, Row]:
         """Records by number; those gone meanwhile are left out."""
-        found = [self._rows("WHERE sid = ?", (sid,)) for sid in sids]
-        return {rows[0].sid: rows[0] for rows in found if rows}
+        found: list[Row] = []
+        for first in range(0, len(sids), _AT_ONCE):
+            some = sids[first : first + _AT_ONCE]
+            found += self._rows(f"WHERE sid IN ({','.join('?' * len(some))})", some)
+        return {row.sid: row for row in found}
 
     def place(self, uid: str) -> Row | None:
         """Where the record of an id is, or None if there is none."""
@@ -177,24 +185,30 @@ class Rows(Database):
         """The records of a stream in the order of time."""
         return self._rows(f"WHERE segment.{_WHOSE} ORDER BY start, sid", (stream,))
 
-    def interval(self, stream: str, start: float) -> list[Row]:
-        """The records from the last anchor up to a time until before the next one.
+    def interval(self, stream: str, start: float) -> tuple[float, float]:
+        """From the last anchor up to a time until the next one, in seconds.
 
         Args:
             stream: its name.
             start: when a record of it begins, in seconds.
-
-        Returns:
-            In time order; the first is an anchor.
         """
-        return self._rows(
-            f"WHERE segment.{_WHOSE} AND "
-            f"start >= coalesce((SELECT max(start) FROM segment WHERE {_WHOSE} AND start <= ?2 "
-            f"AND {_IS_ANCHOR}), -1e300) AND "
-            f"start < coalesce((SELECT min(start) FROM segment WHERE {_WHOSE} AND start > ?2 "
-            f"AND {_IS_ANCHOR}), 1e300) ORDER BY start, sid",
+        ((first, last),) = self._all(
+            f"SELECT (SELECT max(start) FROM segment WHERE {_WHOSE} AND {_IS_ANCHOR} AND "
+            f"start <= ?2), (SELECT min(start) FROM segment WHERE {_WHOSE} AND {_IS_ANCHOR} AND "
+            "start > ?2)",
             (stream, start),
         )
+        return -math.inf if first is None else first, math.inf if last is None else last
+
+    def between(self, stream: str, since: float, until: float) -> list[Row]:
+        """The records of a stream that begin in [since, until), in the order of time."""
+        where = f"WHERE segment.{_WHOSE} AND start >= ?2 AND start < ?3 ORDER BY start, sid"
+        return self._rows(where, (stream, since, until))
+
+    def partly_indexed(self, stream: str, since: float, until: float) -> list[Row]:
+        """Of those the ones that have keys which the index does not have."""
+        where = f"WHERE segment.{_WHOSE} AND start >= ?2 AND start < ?3 AND num_indexed < num_keys"
+        return self._rows(where, (stream, since, until))
 
     def until_anchor(self, stream: str, since: float) -> list[Row]:
         """The records of a stream that end after a time, until before the first anchor among them.

@@ -8,7 +8,7 @@ background, and the rare object that is asked for lies between the clusters.
 One bit cannot tell near-duplicates apart, so each answer is checked. The error of the estimates is
 known from random keys (the candidates cannot tell it: they are those estimated too high). A key
 that lies well above the worst candidate's estimate is almost surely a candidate itself. So if
-the best record stands out like this, all that stand out are found. If none does, more
+the best record of all shards stands out like this, all that stand out are found. If none does, more
 candidates are taken, and if these improve the answer by much or cost as much, all keys are
 compared.
 """
@@ -16,6 +16,7 @@ compared.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +39,40 @@ _SETTLED = 0.02
 
 Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Records (M,) and their scores (M,), best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a shard shows at first sight of its nearest records, for Q query keys."""
+
+    rankings: list[Ranking]
+    """(Q), some of them perhaps without records that are as good."""
+    needed: NDArray[np.float32] | None = None
+    """(Q,) if the best record, wherever it is, scores so much, no such record is missing."""
+    deeper: Callable[[NDArray[np.int64], NDArray[np.float32]], list[Ranking]] | None = None
+    """Looks again for some of the queries (n,), given the best scores found anywhere (Q,)."""
+
+    @property
+    def tops(self) -> NDArray[np.float32]:
+        """(Q,) the score of the best record found; -inf where there is none."""
+        return _tops(self.rankings)
+
+    def settled(self, floor: NDArray[np.float32]) -> list[Ranking]:
+        """The rankings, looked at again where something as good as the best may be missing.
+
+        Args:
+            floor: (Q,) the best scores found in other shards.
+        """
+        if self.needed is None or self.deeper is None:
+            return self.rankings
+        unsure = np.flatnonzero(self.needed > np.maximum(floor, self.tops))
+        if len(unsure):
+            _replace(self.rankings, unsure, self.deeper(unsure, floor))
+        return self.rankings
+
+
+def _tops(rankings: Sequence[Ranking]) -> NDArray[np.float32]:
+    return np.array([scores.max(initial=-np.inf) for _, scores in rankings], np.float32)
 
 
 class AnyScanner(Protocol):
@@ -74,6 +109,15 @@ class AnyScanner(Protocol):
             allowed: (n,) which keys may be found, or None for all n.
             limit: how many records.
         """
+
+    def look(
+        self,
+        queries: NDArray[np.float32],
+        owners: NDArray[np.int64],
+        allowed: NDArray[np.bool_] | None,
+        limit: int,
+    ) -> Look:
+        """The same in two steps, of which the second can do with what other shards show."""
 
 
 def best(records: NDArray[np.int64], scores: NDArray[np.float32], limit: int) -> Ranking:
@@ -187,36 +231,50 @@ class Scanner:
         Raises:
             MissingDependency: there are many keys, and FAISS is not installed.
         """
+        nothing = np.full(len(queries), -np.inf, np.float32)
+        return self.look(queries, owners, allowed, limit).settled(nothing)
+
+    def look(
+        self,
+        queries: NDArray[np.float32],
+        owners: NDArray[np.int64],
+        allowed: NDArray[np.bool_] | None,
+        limit: int,
+    ) -> Look:
+        """What `search` finds at once, to be settled when it is known what others found."""
         asked = _Asked(self._keys.first(len(owners)), owners, allowed, limit)
         count = len(owners) if allowed is None else int(np.count_nonzero(allowed))
         keep = max(_KEEP, limit)
         first = keep * (_OVER if allowed is None else _OVER_FILTERED)
         if len(owners) < INDEX_FROM or count < first * _WORTH:
-            return asked.exact(queries)
+            return Look(asked.exact(queries))
         self._codes.follow(self._keys)
-        found, is_sure = self._search_codes(asked, queries, first)
-        unsure = np.flatnonzero(~is_sure)
-        if len(unsure) and count >= keep * _OVER_MORE * _WORTH:
-            wider, is_sure = self._search_codes(asked, queries[unsure], keep * _OVER_MORE)
-            pairs = zip([found[place] for place in unsure], wider, strict=True)
-            rises = np.array([_gain(*pair, limit) > _SETTLED for pair in pairs])
-            _replace(found, unsure, wider)
-            unsure = unsure[~is_sure & rises]
-        if len(unsure):
-            _replace(found, unsure, asked.exact(queries[unsure]))
-        return found
+        found, needed = self._search_codes(asked, queries, first)
+
+        def deeper(places: NDArray[np.int64], floor: NDArray[np.float32]) -> list[Ranking]:
+            narrow = [found[place] for place in places]
+            if count < keep * _OVER_MORE * _WORTH:
+                return asked.exact(queries[places])
+            wide, wanted = self._search_codes(asked, queries[places], keep * _OVER_MORE)
+            rises = [_gain(*pair, limit) > _SETTLED for pair in zip(narrow, wide, strict=True)]
+            unsure = np.flatnonzero((wanted > np.maximum(floor[places], _tops(wide))) & rises)
+            if len(unsure):
+                _replace(wide, unsure, asked.exact(queries[places[unsure]]))
+            return wide
+
+        return Look(found, needed, deeper)
 
     def _search_codes(
         self, asked: _Asked, queries: NDArray[np.float32], candidates: int
-    ) -> tuple[list[Ranking], NDArray[np.bool_]]:
-        """The rankings from so many candidates, and (Q,) whether all that stand out are found."""
+    ) -> tuple[list[Ranking], NDArray[np.float32]]:
+        """The rankings from so many candidates, and (Q,) `Look.needed`."""
         estimates, rows = self._codes.nearest(queries, asked.allowed, candidates)
         found = [asked.among(query, places) for query, places in zip(queries, rows, strict=True)]
-        stands_out = [
-            len(scores) == asked.limit and scores[0] - lowest >= _SURE * self._codes.error
-            for (_, scores), lowest in zip(found, estimates.min(axis=1), strict=True)
-        ]
-        return found, np.array(stands_out) | (rows < 0).any(axis=1)
+        needed = estimates.min(axis=1) + np.float32(_SURE * self._codes.error)
+        needed[[len(scores) < asked.limit for _, scores in found]] = np.inf
+        # Where there are no more candidates, all keys were compared.
+        needed[(rows < 0).any(axis=1)] = -np.inf
+        return found, needed
 
 
 def _gain(narrow: Ranking, wide: Ranking, limit: int) -> float:

@@ -60,9 +60,16 @@ class View:
             times: (since, until) in seconds.
             limit: how many records for each query key.
         """
-        found = []
-        for part in self._follow():
-            found.append(part.search(queries, streams, times, limit))
+        parts = self._follow()
+        looks = [part.look(queries, streams, times, limit) for part in parts]
+        # What is best in one shard settles what may be missing in the others.
+        nothing = np.full((1, len(queries)), -np.inf, np.float32)
+        floor = np.concatenate([nothing, *(look.tops[None] for _, look in looks)]).max(axis=0)
+        found = [
+            [(numbers[places], scores) for places, scores in look.settled(floor)]
+            for numbers, look in looks
+        ]
+        for part in parts:
             part.save()
         return [_merged([each[query] for each in found], limit) for query in range(len(queries))]
 
@@ -85,6 +92,7 @@ class View:
     def _look(self) -> list[int]:
         """Bring every part up to the catalogue; the records whose keys cannot be read."""
         lost: list[int] = []
+        before = list(self._parts.values())
         with self._rows.snapshot():
             shards = [shard for shard in self._rows.shards() if shard.state != "dead"]
             self._parts = {
@@ -99,7 +107,10 @@ class View:
                 if held != shard:
                     is_whole = held is None or held.rev != shard.rev
                     after = 0 if is_whole else part.last
-                    lost += part.follow(shard, self._rows.columns(shard.number, after))
+                    # A rewrite moves records: their keys need not be read again.
+                    others = before if held is None else ()
+                    columns = self._rows.columns(shard.number, after)
+                    lost += part.follow(shard, columns, others)
         return lost
 
     def _tell(self, lost: Sequence[int]) -> None:

@@ -1,3 +1,4 @@
+import math
 import sqlite3
 from contextlib import suppress
 
@@ -103,9 +104,11 @@ def test_intervals_lie_between_anchors(catalog):
     anchors = {0, 4, 8}
     rows = [segment(n)._replace(is_anchor=int(n in anchors)) for n in range(10)]
     catalog.add("first", rows)
-    names = [row.segment.uid for row in catalog.interval("a", 5)]
+    assert catalog.interval("a", 5) == (4, 8)
+    assert catalog.interval("a", 9) == (8, math.inf)
+    names = [row.segment.uid for row in catalog.between("a", 4, 8)]
     assert names == ["id4", "id5", "id6", "id7"]
-    assert [row.segment.uid for row in catalog.interval("a", 9)] == ["id8", "id9"]
+    assert catalog.partly_indexed("a", 0, 10) == []
     assert [row.segment.uid for row in catalog.until_anchor("a", 5.5)] == ["id5", "id6", "id7"]
     assert [row.segment.uid for row in catalog.until_anchor("a", 8.5)] == ["id8", "id9"]
 

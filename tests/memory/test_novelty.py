@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from streamvlm.errors import BadOption
+from streamvlm.memory.maintain import erase
 from streamvlm.memory.novelty import WINDOW, Novelty, StreamNovelty
 from streamvlm.memory.store import Memory, ShardLimits
 
@@ -161,3 +162,20 @@ def test_how_many_are_asked_for_does_not_change_who_comes_first(memory, record, 
     assert len({hit.id for hit in many}) == 300
     scores = [hit.score for hit in many]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_what_was_moved_is_not_read_again(path, identity, record, monkeypatch):
+    """A reader that has the keys of a shard takes them along to where its records went."""
+    with Memory.create(path, identity, sync="process") as memory:
+        memory.append([record(n, stream="ab"[n % 2]) for n in range(60)])
+        with Memory.open(path, writable=False) as reader:
+            assert reader.search(record(7).keys[0], limit=1)[0].id == record(7).id
+            memory.forget("a")
+            memory.roll()
+            erase(path, sync="process")
+            monkeypatch.setattr("streamvlm.memory.part.unpack_indexed", None)
+            for number in range(1, 60, 2):
+                (hit,) = reader.search(record(number).keys[1], limit=1)
+                assert hit.id == record(number).id
+                assert hit.score == pytest.approx(1, abs=1e-3)
+            assert len(reader.search(record(7).keys[0], limit=99)) == 30
