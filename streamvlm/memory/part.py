@@ -50,6 +50,9 @@ class Part:
         self._columns = np.empty((0, 7), np.float64)
         # The record (its place in the columns) of each key; -1 where there is none any more.
         self._owner = np.empty(0, np.int64)
+        self._has_owner = np.empty(0, bool)
+        self._is_full = True
+        self._numbers = np.empty(0, np.int64)
         # Numbers of the records whose keys could not be read.
         self._lost: set[int] = set()
 
@@ -93,7 +96,10 @@ class Part:
             self._lost.update(lost)
             self._columns = columns
             readable = ~np.isin(columns[:, 0], list(self._lost))
+            self._numbers = columns[:, 0].astype(np.int64)
             self._owner = _owners(columns, shard.num_keys, readable)
+            self._has_owner = self._owner >= 0
+            self._is_full = bool(self._has_owner.all())
             self.shard = shard
             return lost
 
@@ -180,8 +186,7 @@ class Part:
             The number of the record in each place, and what is seen at first sight.
         """
         with self._lock:
-            mask, owner = self._allowed(streams, times), self._owner
-            numbers = self._columns[:, 0].astype(np.int64)
+            mask, owner, numbers = self._allowed(streams, times), self._owner, self._numbers
         # Outside of it, as the scanner looks only at the keys that have an owner here.
         return numbers, self._scanner.look(queries, owner, mask, limit)
 
@@ -190,6 +195,8 @@ class Part:
     ) -> NDArray[np.bool_] | None:
         """(n,) which keys may be found; None for all."""
         since, until = times
+        if streams is None and since is None and until is None:
+            return None if self._is_full else self._has_owner
         _, stream, start, end = self._columns[:, :4].T
         allowed = np.ones(len(self._columns), bool)
         if streams is not None:
@@ -198,7 +205,7 @@ class Part:
             allowed &= end > since
         if until is not None:
             allowed &= start < until
-        mask = (self._owner >= 0) & np.append(allowed, False)[self._owner]
+        mask = self._has_owner & np.append(allowed, False)[self._owner]
         return None if mask.all() else mask
 
     def save(self) -> None:
