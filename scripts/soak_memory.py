@@ -89,7 +89,7 @@ def main() -> None:
     if options.power_cuts and (reason := trace.why_not()) is not None:
         parser.error(reason)
     # That index files are thrown away is what a power cut is expected to lead to.
-    logging.getLogger("streamvlm.memory.derived").setLevel(logging.ERROR)
+    logging.getLogger("streamvlm.memory.index.derived").setLevel(logging.ERROR)
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
     print(f"seed {seed}")
     folder = Path(tempfile.mkdtemp(prefix="soak-"))

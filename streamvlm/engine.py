@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from streamvlm.answering import Inquiry
 from streamvlm.ingest import Ingested, Progress, Stages, ingest_each
 from streamvlm.likeness import match_stream
-from streamvlm.memory.folder import is_memory
+from streamvlm.memory.disk.folder import is_memory
 from streamvlm.memory.storage import Storage
 from streamvlm.memory.store import Identity, Memory
 from streamvlm.recall import Limits, Sighting, around, recall, sight

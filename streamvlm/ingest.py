@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamvlm.errors import MemoryStoreError, SourceError, StreamVLMError
-from streamvlm.memory import naming
+from streamvlm.memory.age import naming
 from streamvlm.memory.store import Memory, StreamInfo
 from streamvlm.plugins import Recipe, complete_options
 from streamvlm.stopwatch import Stopwatch

@@ -19,9 +19,9 @@ from typing import Any
 from scripts.soak.records import STREAMS, difference, number_of, record, shrunk, stream
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory import bulk, maintain
-from streamvlm.memory.codec import pack, unpack_stored
-from streamvlm.memory.packing import Packed
-from streamvlm.memory.rewrite import Kept, Replaced, rewrite
+from streamvlm.memory.disk.codec import pack, unpack_stored
+from streamvlm.memory.disk.packing import Packed
+from streamvlm.memory.disk.rewrite import Kept, Replaced, rewrite
 from streamvlm.memory.store import Memory, ShardLimits
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from scripts.soak.records import IDENTITY, record, second, stream
 from scripts.soak.roles import Log, shrink
-from streamvlm.memory import bulk, catalog, part
+from streamvlm.memory import bulk
+from streamvlm.memory.catalog import catalog
+from streamvlm.memory.index import part
 from streamvlm.memory.maintain import erase, maintain
 from streamvlm.memory.store import Memory, ShardLimits, StreamInfo
 from streamvlm.types import Coverage, Span

@@ -27,7 +27,7 @@ from streamvlm.bench.world.needles import NEEDLE_SECONDS, Needle, plan_needles
 from streamvlm.config import Config
 from streamvlm.errors import BadOption
 from streamvlm.ingest import Stages, records
-from streamvlm.memory.rows import Rows
+from streamvlm.memory.catalog.rows import Rows
 from streamvlm.memory.store import Caps, Identity, Memory
 from streamvlm.stopwatch import Stopwatch
 from streamvlm.types import Frame

@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streamvlm.memory.rows import Rows
-from streamvlm.memory.shards import SUFFIX
+from streamvlm.memory.catalog.rows import Rows
+from streamvlm.memory.disk.shards import SUFFIX
 
 _STATM = Path("/proc/self/statm")
 _TIERS = 4

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamvlm.memory.bulk import Manifest, write_shard
-from streamvlm.memory.folder import Format
+from streamvlm.memory.disk.folder import Format
 from streamvlm.memory.store import Identity, Memory, Novelty
 from streamvlm.types import MemoryRecord, VisualTokens
 

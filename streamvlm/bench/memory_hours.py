@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from streamvlm.bench.memory_data import unit
 from streamvlm.bench.memory_plan import Plan
 from streamvlm.bench.memory_report import Hour
-from streamvlm.memory.codec import Head, keys_bytes
-from streamvlm.memory.naming import record_id
+from streamvlm.memory.age.naming import record_id
+from streamvlm.memory.disk.codec import Head, keys_bytes
 from streamvlm.memory.store import Identity, Memory
 from streamvlm.types import Clip, Frame, MemoryRecord, VisualTokens
 from streamvlm.video.clips.fixed import Fixed

@@ -22,7 +22,7 @@ from streamvlm.bench.memory_data import (
 from streamvlm.bench.memory_plan import Plan
 from streamvlm.bench.memory_report import Figure, Rounds, beside, in_turns
 from streamvlm.memory.bulk import Manifest, write_shard
-from streamvlm.memory.codec import pack
+from streamvlm.memory.disk.codec import pack
 from streamvlm.memory.store import Memory
 from streamvlm.types import MemoryRecord
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory import derived
-from streamvlm.memory.codec import Head, unpack_stored
-from streamvlm.memory.folder import check_catalog, in_words, read_format
+from streamvlm.memory.catalog.rows import Row, Rows, Segment, Shard
+from streamvlm.memory.disk.codec import Head, unpack_stored
+from streamvlm.memory.disk.folder import check_catalog, in_words, read_format
+from streamvlm.memory.disk.shards import ShardReader, shard_file
+from streamvlm.memory.index import derived
 from streamvlm.memory.info import Progress, unwatched
-from streamvlm.memory.rows import Row, Rows, Segment, Shard
-from streamvlm.memory.shards import ShardReader, shard_file
 
 _REBUILD = "make the catalogue again from the shards: streamvlm memory rebuild"
 _AGAIN = (

@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory.folder import check_vacant, in_words, is_memory, sync_folder, write_durably
+from streamvlm.memory.catalog.rows import Rows, Shard
+from streamvlm.memory.disk.folder import (
+    check_vacant,
+    in_words,
+    is_memory,
+    sync_folder,
+    write_durably,
+)
+from streamvlm.memory.disk.shards import shard_file
 from streamvlm.memory.info import Progress, unwatched
 from streamvlm.memory.maintain import back_up, maintaining
-from streamvlm.memory.rows import Rows, Shard
-from streamvlm.memory.shards import shard_file
 
 _MARK = ".backup-in-progress"
 """Lies in a copy until it is whole; what a killed copy left is known by it."""

@@ -15,13 +15,13 @@ from itertools import groupby, islice
 from pathlib import Path
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory import folder
-from streamvlm.memory.folder import Format, Sync, in_words
-from streamvlm.memory.gate import shared_lock
-from streamvlm.memory.novelty import StreamNovelty
-from streamvlm.memory.packing import Packed, lay_out, packed
-from streamvlm.memory.rows import Segment
-from streamvlm.memory.shards import ShardWriter, shard_file
+from streamvlm.memory.catalog.rows import Segment
+from streamvlm.memory.disk import folder
+from streamvlm.memory.disk.folder import Format, Sync, in_words
+from streamvlm.memory.disk.gate import shared_lock
+from streamvlm.memory.disk.packing import Packed, lay_out, packed
+from streamvlm.memory.disk.shards import ShardWriter, shard_file
+from streamvlm.memory.index.novelty import StreamNovelty
 from streamvlm.types import MemoryRecord
 
 _BATCH = 64

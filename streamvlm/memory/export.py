@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import save
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory.folder import in_words
+from streamvlm.memory.catalog.rows import Rows
+from streamvlm.memory.disk.folder import in_words
 from streamvlm.memory.info import Progress, StreamInfo, unwatched
-from streamvlm.memory.rows import Rows
 from streamvlm.memory.store import Memory
 from streamvlm.types import MemoryRecord
 

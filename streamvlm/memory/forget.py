@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory.folder import Sync, check_catalog, in_words, read_format
-from streamvlm.memory.gate import try_lock
+from streamvlm.memory.catalog.rows import Rows
+from streamvlm.memory.disk.folder import Sync, check_catalog, in_words, read_format
+from streamvlm.memory.disk.gate import try_lock
+from streamvlm.memory.disk.shards import shard_file
 from streamvlm.memory.maintain import Report, erase, maintaining
-from streamvlm.memory.rows import Rows
-from streamvlm.memory.shards import shard_file
 
 
 @dataclass(frozen=True, slots=True)

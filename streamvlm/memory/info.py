@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory.novelty import Novelty
+from streamvlm.memory.index.novelty import Novelty
 from streamvlm.types import Coverage, MemoryRecord
 
 Progress = Callable[[int, int], None]

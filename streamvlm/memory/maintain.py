@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory.catalog import Catalog
-from streamvlm.memory.folder import Sync, check_catalog, in_words, read_format
-from streamvlm.memory.gate import maintenance_lock, try_lock
-from streamvlm.memory.rewrite import Kept, remove_dead, rewrite
-from streamvlm.memory.rows import Shard
-from streamvlm.memory.shards import ShardLimits, ShardReader, ShardWriter, age, shard_file
+from streamvlm.memory.catalog.catalog import Catalog
+from streamvlm.memory.catalog.rows import Shard
+from streamvlm.memory.disk.folder import Sync, check_catalog, in_words, read_format
+from streamvlm.memory.disk.gate import maintenance_lock, try_lock
+from streamvlm.memory.disk.rewrite import Kept, remove_dead, rewrite
+from streamvlm.memory.disk.shards import ShardLimits, ShardReader, ShardWriter, age, shard_file
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory import folder
-from streamvlm.memory.codec import DamagedRecord, GoneRecord, unpack
-from streamvlm.memory.folder import in_words
+from streamvlm.memory.catalog.rows import Rows
+from streamvlm.memory.disk import folder
+from streamvlm.memory.disk.codec import DamagedRecord, GoneRecord, unpack
+from streamvlm.memory.disk.folder import in_words
+from streamvlm.memory.disk.shards import ShardReader
+from streamvlm.memory.index.searching import Searching
 from streamvlm.memory.info import Hit, Identity, StreamInfo
-from streamvlm.memory.rows import Rows
-from streamvlm.memory.searching import Searching
-from streamvlm.memory.shards import ShardReader
 from streamvlm.types import MemoryRecord
 
 _PATIENCE = 5

@@ -19,14 +19,14 @@ from pathlib import Path
 from xxhash import xxh3_64_intdigest as checksum
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory import body as bodies
-from streamvlm.memory.catalog import Catalog
-from streamvlm.memory.codec import HEAD_BYTES, MAGIC, DamagedRecord, Head
-from streamvlm.memory.folder import in_words, read_format, sync_folder
-from streamvlm.memory.gate import Gate, maintenance_lock, try_lock
+from streamvlm.memory.catalog.catalog import Catalog
+from streamvlm.memory.catalog.rows import Rows, Segment
+from streamvlm.memory.disk import body as bodies
+from streamvlm.memory.disk.codec import HEAD_BYTES, MAGIC, DamagedRecord, Head
+from streamvlm.memory.disk.folder import in_words, read_format, sync_folder
+from streamvlm.memory.disk.gate import Gate, maintenance_lock, try_lock
+from streamvlm.memory.disk.shards import SUFFIX
 from streamvlm.memory.info import StreamInfo
-from streamvlm.memory.rows import Rows, Segment
-from streamvlm.memory.shards import SUFFIX
 
 logger = logging.getLogger(__name__)
 

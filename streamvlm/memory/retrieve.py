@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from streamvlm.memory.age.thin import foremost
 from streamvlm.memory.spans import LOOK_AT, Stretch, varied
 from streamvlm.memory.store import DamagedRecord, GoneRecord, Hit, Memory
-from streamvlm.memory.thin import foremost
 from streamvlm.types import Evidence, MemoryRecord, Query
 
 logger = logging.getLogger(__name__)

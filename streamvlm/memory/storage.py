@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from streamvlm.errors import BadOption
-from streamvlm.memory.folder import is_memory
+from streamvlm.memory.disk.folder import is_memory
 from streamvlm.memory.store import Caps, Identity, Memory, Novelty
 
 _GIB = 1 << 30

@@ -25,17 +25,17 @@ from pathlib import Path
 from typing import Self
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory import folder
-from streamvlm.memory.ageing import Caps
+from streamvlm.memory.age.ageing import Caps
 from streamvlm.memory.bulk import Manifest
-from streamvlm.memory.catalog import Catalog
-from streamvlm.memory.codec import DamagedRecord, GoneRecord
-from streamvlm.memory.folder import Format, Sync, in_words
+from streamvlm.memory.catalog.catalog import Catalog
+from streamvlm.memory.disk import folder
+from streamvlm.memory.disk.codec import DamagedRecord, GoneRecord
+from streamvlm.memory.disk.folder import Format, Sync, in_words
+from streamvlm.memory.disk.quant import check_payload
+from streamvlm.memory.disk.shards import ShardLimits
+from streamvlm.memory.index.novelty import Novelty
 from streamvlm.memory.info import Hit, Identity, StreamInfo
-from streamvlm.memory.novelty import Novelty
-from streamvlm.memory.quant import check_payload
 from streamvlm.memory.reading import Reading
-from streamvlm.memory.shards import ShardLimits
 from streamvlm.memory.writer import Writer, Writing
 from streamvlm.types import MemoryRecord
 

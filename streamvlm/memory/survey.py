@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from streamvlm.memory.folder import check_catalog, in_words, read_format
+from streamvlm.memory.catalog.rows import Rows
+from streamvlm.memory.disk.folder import check_catalog, in_words, read_format
+from streamvlm.memory.disk.shards import shard_file
 from streamvlm.memory.info import Holding, MemoryInfo
-from streamvlm.memory.rows import Rows
-from streamvlm.memory.shards import shard_file
 
 
 def survey(path: Path | str) -> MemoryInfo:

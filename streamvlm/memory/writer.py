@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamvlm.errors import StreamVLMError
-from streamvlm.memory.ageing import Caps
-from streamvlm.memory.appender import Appender
-from streamvlm.memory.bounding import Meter, bound, limits_for
+from streamvlm.memory.age.ageing import Caps
+from streamvlm.memory.age.bounding import Meter, bound, limits_for
 from streamvlm.memory.bulk import Manifest, received
-from streamvlm.memory.catalog import Catalog
-from streamvlm.memory.codec import DamagedRecord
-from streamvlm.memory.folder import Sync, check_catalog, in_words, read_format
-from streamvlm.memory.gate import maintenance_lock
-from streamvlm.memory.look import read_keys
-from streamvlm.memory.novelty import Novelty, StreamNovelty
-from streamvlm.memory.packing import Packed, packed
-from streamvlm.memory.shards import ShardLimits, ShardReader
+from streamvlm.memory.catalog.catalog import Catalog
+from streamvlm.memory.disk.appender import Appender
+from streamvlm.memory.disk.codec import DamagedRecord
+from streamvlm.memory.disk.folder import Sync, check_catalog, in_words, read_format
+from streamvlm.memory.disk.gate import maintenance_lock
+from streamvlm.memory.disk.packing import Packed, packed
+from streamvlm.memory.disk.shards import ShardLimits, ShardReader
+from streamvlm.memory.index.look import read_keys
+from streamvlm.memory.index.novelty import Novelty, StreamNovelty
 from streamvlm.types import MemoryRecord
 
 logger = logging.getLogger(__name__)

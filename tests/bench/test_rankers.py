@@ -16,7 +16,7 @@ from streamvlm.bench.rankers.novelty import NovelTokens, novel_keys
 from streamvlm.bench.rankers.tokens import Tokens
 from streamvlm.bench.rankers.xtr import Xtr
 from streamvlm.bench.retrieval import CONTENDERS
-from streamvlm.memory.novelty import Novelty
+from streamvlm.memory.index.novelty import Novelty
 
 WIDTH = 16
 AXES = np.eye(WIDTH, dtype=np.float32)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from streamvlm.compressors.nested import Nested
-from streamvlm.memory.thin import foremost
+from streamvlm.memory.age.thin import foremost
 from streamvlm.types import VisualTokens
 
 

@@ -9,7 +9,7 @@ import select
 import sys
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory.codec import pack
+from streamvlm.memory.disk.codec import pack
 from streamvlm.memory.store import Memory
 from tests.memory.writer_process import record
 

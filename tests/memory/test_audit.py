@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory import derived
 from streamvlm.memory.audit import audit
+from streamvlm.memory.index import derived
 from streamvlm.memory.maintain import erase
 from streamvlm.memory.store import Memory, Novelty, ShardLimits, StreamInfo
 from streamvlm.memory.survey import survey

@@ -11,10 +11,10 @@ import pytest
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.audit import audit
 from streamvlm.memory.backup import back_up_catalog, copy_memory
-from streamvlm.memory.folder import is_memory
+from streamvlm.memory.catalog.rows import Rows
+from streamvlm.memory.disk.folder import is_memory
 from streamvlm.memory.forget import forget
 from streamvlm.memory.maintain import maintaining
-from streamvlm.memory.rows import Rows
 from streamvlm.memory.store import Memory, ShardLimits, StreamInfo
 from streamvlm.types import Coverage, Span
 

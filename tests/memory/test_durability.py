@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from streamvlm.memory.codec import pack
+from streamvlm.memory.disk.codec import pack
 from streamvlm.memory.store import Memory
 
 ROUNDS = 15

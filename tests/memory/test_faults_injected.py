@@ -13,8 +13,9 @@ import pytest
 
 from scripts.soak.records import IDENTITY, difference, record
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory import bulk, maintain, part
-from streamvlm.memory.codec import Head
+from streamvlm.memory import bulk, maintain
+from streamvlm.memory.disk.codec import Head
+from streamvlm.memory.index import part
 from streamvlm.memory.store import DamagedRecord, Memory, ShardLimits
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory import derived
 from streamvlm.memory.backup import back_up_catalog
 from streamvlm.memory.forget import erase_all, forget
+from streamvlm.memory.index import derived
 from streamvlm.memory.info import StreamInfo
 from streamvlm.memory.maintain import maintaining
 from streamvlm.memory.store import Memory, ShardLimits

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from scripts.soak.records import IDENTITY, difference, number_of, record
-from streamvlm.memory.catalog import Catalog
+from streamvlm.memory.catalog.catalog import Catalog
+from streamvlm.memory.catalog.rows import Rows
 from streamvlm.memory.maintain import erase, maintain
-from streamvlm.memory.rows import Rows
 from streamvlm.memory.store import Memory, ShardLimits
 
 

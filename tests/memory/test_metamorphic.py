@@ -9,8 +9,8 @@ import pytest
 
 from scripts.soak.records import IDENTITY, record
 from streamvlm.memory import bulk
+from streamvlm.memory.index.novelty import Novelty
 from streamvlm.memory.maintain import erase
-from streamvlm.memory.novelty import Novelty
 from streamvlm.memory.store import Memory, ShardLimits
 
 NUMBERS = range(90)

@@ -10,11 +10,11 @@ import pytest
 
 from scripts.soak.records import IDENTITY, difference, number_of, record, shrunk, uid
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory import searching
-from streamvlm.memory.codec import pack, unpack_stored
+from streamvlm.memory.disk.codec import pack, unpack_stored
+from streamvlm.memory.disk.packing import Packed
+from streamvlm.memory.disk.rewrite import Kept, Replaced, remove_dead, rewrite
+from streamvlm.memory.index import searching
 from streamvlm.memory.maintain import maintaining
-from streamvlm.memory.packing import Packed
-from streamvlm.memory.rewrite import Kept, Replaced, remove_dead, rewrite
 from streamvlm.memory.store import Memory, ShardLimits
 
 

@@ -8,7 +8,7 @@ import pytest
 from scripts.soak.records import IDENTITY, difference, record
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory import maintain
-from streamvlm.memory.catalog import Catalog
+from streamvlm.memory.catalog.catalog import Catalog
 from streamvlm.memory.store import Memory, ShardLimits
 
 WRITERS = 2

@@ -42,7 +42,7 @@ def test_an_append_flushes_twice_the_shard_and_the_log_of_the_catalogue(recordin
 @pytest.mark.slow
 @pytest.mark.parametrize("luck", ["nothing", "everything", "some"])
 def test_nothing_acknowledged_is_lost_to_a_power_cut(recording, tmp_path, luck, caplog):
-    caplog.set_level(logging.ERROR, logger="streamvlm.memory.derived")
+    caplog.set_level(logging.ERROR, logger="streamvlm.memory.index.derived")
     random = Random(luck)
     # Just before a flush most is at stake, just after it something may have been acknowledged.
     around = {place + step for place in recording.flushes for step in (-1, 1)}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamvlm.bench.rankers import Segments
 from streamvlm.errors import MissingDependency
-from streamvlm.memory.scan import Ranking
+from streamvlm.memory.index.scan import Ranking
 
 _TRAINED = 8_192
 """Keys that the index sees first, of which it only takes the mean."""

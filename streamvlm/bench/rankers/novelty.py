@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from streamvlm.bench.rankers import LIMIT, Segments
 from streamvlm.bench.rankers._codes import TokenCodes, per_segment
 from streamvlm.bench.rankers._exact import best_cosines
-from streamvlm.memory.novelty import Novelty, StreamNovelty
-from streamvlm.memory.scan import Ranking
-from streamvlm.memory.score import xtr
+from streamvlm.memory.index.novelty import Novelty, StreamNovelty
+from streamvlm.memory.index.scan import Ranking
+from streamvlm.memory.index.score import xtr
 
 
 @dataclass(frozen=True)

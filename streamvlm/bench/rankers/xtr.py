@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from streamvlm.bench.rankers import LIMIT, Segments
 from streamvlm.bench.rankers._codes import TokenCodes
-from streamvlm.memory.score import xtr
+from streamvlm.memory.index.score import xtr
 
 
 @dataclass(frozen=True)

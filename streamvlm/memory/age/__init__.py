@@ -1,0 +1,1 @@
+"""How old records become coarse: tiers, the plan, keeping to caps."""

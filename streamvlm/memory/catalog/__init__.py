@@ -1,0 +1,1 @@
+"""Which records exist: all SQL."""

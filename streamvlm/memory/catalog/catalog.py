@@ -1,0 +1,188 @@
+"""What is written to the catalogue. A record exists if and only if its row is committed.
+
+This file, `rows` and `database` hold all SQL of StreamVLM. A shard is `open` while one writer, who
+holds a lock on its file, appends to it; `sealed` when nobody ever will again; `dead` when no record
+is left in it, until its files are gone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from streamvlm.memory.catalog.rows import Row, Rows, Segment
+from streamvlm.memory.info import StreamInfo
+
+
+class Catalog(Rows):
+    """A connection that writes."""
+
+    def add_shard(self, name: str, seal: str | None = None) -> None:
+        """Register an open shard, before its first record.
+
+        Args:
+            name: of the new shard.
+            seal: a shard of the same writer that ends with it.
+        """
+        with self.transaction():
+            self.sql.execute("UPDATE shard SET state = 'sealed' WHERE name = ?", (seal,))
+            self.sql.execute("INSERT INTO shard (name, state) VALUES (?, 'open')", (name,))
+
+    def seal(self, names: Iterable[str]) -> None:
+        """Let these shards never be appended to again."""
+        query = "UPDATE shard SET state = 'sealed' WHERE name = ? AND state = 'open'"
+        with self.transaction():
+            self.sql.executemany(query, [(name,) for name in names])
+
+    def bury(self) -> None:
+        """Mark every sealed shard in which no record is left as dead."""
+        with self.transaction():
+            self.sql.execute(
+                "UPDATE shard SET state = 'dead' WHERE state = 'sealed' AND NOT EXISTS "
+                "(SELECT 1 FROM segment WHERE segment.shard = shard.number)"
+            )
+
+    def drop_shards(self, names: Iterable[str]) -> None:
+        """Take dead shards, whose files are gone, out of the catalogue."""
+        with self.transaction():
+            self.sql.executemany("DELETE FROM shard WHERE name = ?", [(name,) for name in names])
+
+    def add(self, shard: str, segments: Sequence[Segment]) -> bool:
+        """Commit records of one open shard; those whose id is known are left out.
+
+        Args:
+            shard: the shard's name.
+            segments: at least one, in the order of their keys.
+
+        Returns:
+            False if the shard was sealed meanwhile: then nothing was added.
+        """
+        with self.transaction():
+            found = self.sql.execute(
+                "SELECT number FROM shard WHERE name = ? AND state = 'open'", (shard,)
+            ).fetchone()
+            if found is None:
+                return False
+            self._insert(found[0], segments)
+        return True
+
+    def adopt(self, shards: Sequence[tuple[str, Sequence[Segment]]]) -> int:
+        """Commit finished shards with their records; a shard that is known adds nothing.
+
+        Returns:
+            How many records were added.
+        """
+        added = 0
+        with self.transaction():
+            for name, segments in shards:
+                number = self.sql.execute(
+                    "INSERT OR IGNORE INTO shard (name, state) VALUES (?, 'sealed') "
+                    "RETURNING number",
+                    (name,),
+                ).fetchone()
+                if number is not None and segments:
+                    added += self._insert(number[0], segments)
+        return added
+
+    def _insert(self, shard: int, segments: Sequence[Segment]) -> int:
+        """How many of them were not known."""
+        streams = {name: self._stream_number(name) for name in {s.stream for s in segments}}
+        done = self.sql.executemany(
+            'INSERT INTO segment (uid, stream, start, "end", offset, length, num_keys, '
+            "num_indexed, key_base, is_anchor, tier, shard) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (uid) DO NOTHING",
+            [(s.uid, streams[s.stream], *s[2:], shard) for s in segments],
+        )
+        self._extend(shard, segments)
+        return done.rowcount
+
+    def _extend(self, shard: int, segments: Sequence[Segment]) -> None:
+        last = segments[-1]
+        self.sql.execute(
+            "UPDATE shard SET bytes = ?, num_keys = ? WHERE number = ?",
+            (last.offset + last.length, last.key_base + last.num_indexed, shard),
+        )
+
+    def _stream_number(self, name: str) -> int:
+        self.sql.execute("INSERT OR IGNORE INTO stream (name) VALUES (?)", (name,))
+        query = "SELECT number FROM stream WHERE name = ?"
+        number: int = self.sql.execute(query, (name,)).fetchone()[0]
+        return number
+
+    def move(
+        self, shard: str, moved: Sequence[Row], replaced: Sequence[tuple[Sequence[Row], Segment]]
+    ) -> bool:
+        """Point rows at their new place, and put new records in the place of others, all at once.
+
+        Args:
+            shard: the registered shard that holds all new places; it is sealed by this.
+            moved: rows as they were, with the new place in `segment`.
+            replaced: rows as they were, and the record that stands for them from now on.
+
+        Returns:
+            False if one of the replaced rows is gone or was moved meanwhile: then nothing changed.
+        """
+        gone = [row for rows, _ in replaced for row in rows]
+        with self.transaction():
+            here = "SELECT 1 FROM segment WHERE sid = ? AND shard = "
+            here += "(SELECT number FROM shard WHERE name = ?)"
+            if not all(self.sql.execute(here, (row.sid, row.shard)).fetchone() for row in gone):
+                return False
+            self._leave([*moved, *gone])
+            (number,) = self.sql.execute(
+                "SELECT number FROM shard WHERE name = ?", (shard,)
+            ).fetchone()
+            self.sql.executemany(
+                "UPDATE segment SET shard = ?, offset = ?, length = ?, num_keys = ?, "
+                "num_indexed = ?, key_base = ?, is_anchor = ?, tier = ? WHERE sid = ? AND shard = "
+                "(SELECT number FROM shard WHERE name = ?)",
+                [(number, *row.segment[4:], row.sid, row.shard) for row in moved],
+            )
+            self.sql.executemany("DELETE FROM segment WHERE sid = ?", [(r.sid,) for r in gone])
+            # Only those: a moved row that was forgotten meanwhile must not come back.
+            new = [segment for _, segment in replaced]
+            if new:
+                self._insert(number, new)
+            whole = sorted((*(row.segment for row in moved), *new), key=lambda s: s.offset)
+            self._extend(number, whole)
+            self.sql.execute("UPDATE shard SET state = 'sealed' WHERE number = ?", (number,))
+        return True
+
+    def _leave(self, rows: Iterable[Row]) -> None:
+        names = {row.shard for row in rows}
+        query = "UPDATE shard SET rev = rev + 1 WHERE name = ?"
+        self.sql.executemany(query, [(name,) for name in names])
+
+    def forget(self, stream: str, before: float | None) -> int:
+        """Delete a stream and its records, or its records that end by a time; readers are told.
+
+        Returns:
+            How many records were deleted.
+        """
+        whose = "stream = (SELECT number FROM stream WHERE name = ?1) AND (?2 IS NULL OR"
+        whose += ' "end" <= ?2)'
+        with self.transaction():
+            self.sql.execute(
+                "UPDATE shard SET rev = rev + 1 WHERE number IN "
+                f"(SELECT DISTINCT shard FROM segment WHERE {whose})",
+                (stream, before),
+            )
+            done = self.sql.execute(f"DELETE FROM segment WHERE {whose}", (stream, before))
+            if before is None:
+                self.sql.execute("DELETE FROM stream WHERE name = ?", (stream,))
+        return done.rowcount
+
+    def put_stream(self, info: StreamInfo) -> None:
+        """Write or replace what is known about a stream."""
+        spans = [[s.start, s.end, s.kind, s.reason] for s in info.coverage.spans]
+        with self.transaction():
+            self._stream_number(info.stream)
+            self.sql.execute(
+                "UPDATE stream SET size = ?, digest = ?, recipe = ?, seconds = ?, coverage = ?, "
+                "complete = ? WHERE name = ?",
+                (
+                    *(info.size, info.digest, info.recipe, info.seconds),
+                    *(json.dumps(spans), int(info.complete), info.stream),
+                ),
+            )

@@ -1,0 +1,1 @@
+"""Which keys are indexed, and how the nearest are found."""

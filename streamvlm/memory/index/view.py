@@ -1,0 +1,133 @@
+"""All shards of a memory as searched: follows the catalogue, ranks by indexed keys."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamvlm.memory.catalog.rows import Rows
+from streamvlm.memory.disk.shards import ShardReader
+from streamvlm.memory.index.part import Part
+from streamvlm.memory.index.scan import Ranking, best
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 5
+"""How often a look at the catalogue begins anew because shards are rewritten meanwhile."""
+
+
+class View:
+    """What is known of every shard; several threads may search at once.
+
+    Args:
+        rows: the catalogue.
+        folder: the memory's.
+        width: E, the length of a key.
+        reader: reads shards.
+        device: where keys are compared.
+    """
+
+    def __init__(
+        self, rows: Rows, folder: Path, width: int, reader: ShardReader, device: str
+    ) -> None:
+        self._rows = rows
+        self._index = folder / "index"
+        self._width = width
+        self._reader = reader
+        self._device = device
+        self._lock = threading.Lock()
+        self._parts: dict[int, Part] = {}
+        self._version: tuple[int, int] | None = None
+        self._unreadable: set[int] = set()
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        streams: Sequence[int] | None,
+        times: tuple[float | None, float | None],
+        limit: int,
+    ) -> list[Ranking]:
+        """The best records by their indexed keys, as numbers, for each query key.
+
+        Args:
+            queries: (Q, E) unit vectors.
+            streams: numbers of the streams to look at; None for all.
+            times: (since, until) in seconds.
+            limit: how many records for each query key.
+        """
+        parts = self._follow()
+        looks = [part.look(queries, streams, times, limit) for part in parts]
+        # What is best in one shard settles what may be missing in the others.
+        nothing = np.full((1, len(queries)), -np.inf, np.float32)
+        floor = np.concatenate([nothing, *(look.tops[None] for _, look in looks)]).max(axis=0)
+        found = [
+            [(numbers[places], scores) for places, scores in look.settled(floor)]
+            for numbers, look in looks
+        ]
+        for part in parts:
+            part.save()
+        return [_merged([each[query] for each in found], limit) for query in range(len(queries))]
+
+    def _follow(self) -> list[Part]:
+        """The shards as they are now."""
+        with self._lock:
+            for _ in range(_PATIENCE):
+                version = self._rows.version()
+                if version == self._version:
+                    break
+                lost = self._look()
+                # Read before the look: a commit in between is looked at once more, never missed.
+                self._version = version
+                # A shard may have been rewritten and removed since: then its records are elsewhere.
+                if not lost or self._rows.version() == version:
+                    self._tell(lost)
+                    break
+            return list(self._parts.values())
+
+    def _look(self) -> list[int]:
+        """Bring every part up to the catalogue; the records whose keys cannot be read."""
+        lost: list[int] = []
+        before = list(self._parts.values())
+        with self._rows.snapshot():
+            shards = [shard for shard in self._rows.shards() if shard.state != "dead"]
+            self._parts = {
+                s.number: self._parts[s.number] for s in shards if s.number in self._parts
+            }
+            for shard in shards:
+                part = self._parts.get(shard.number)
+                if part is None:
+                    part = Part(shard, self._width, self._reader, self._index, self._device)
+                    self._parts[shard.number] = part
+                held = part.shard
+                if held != shard:
+                    is_whole = held is None or held.rev != shard.rev
+                    after = 0 if is_whole else part.last
+                    # A rewrite moves records: their keys need not be read again.
+                    others = before if held is None else ()
+                    columns = self._rows.columns(shard.number, after)
+                    lost += part.follow(shard, columns, others)
+        return lost
+
+    def _tell(self, lost: Sequence[int]) -> None:
+        fresh = set(lost) - self._unreadable
+        self._unreadable |= fresh
+        for row in self._rows.by_sid(sorted(fresh)).values():
+            logger.warning(
+                "a search cannot find record %s: its keys in shard %s cannot be read; restore the "
+                "shard from a copy, or forget its stream and ingest it again",
+                row.segment.uid,
+                row.shard,
+            )
+
+
+def _merged(rankings: Sequence[Ranking], limit: int) -> Ranking:
+    """The best of what several shards gave."""
+    if not rankings:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    records, scores = zip(*rankings, strict=True)
+    return best(np.concatenate(records), np.concatenate(scores), limit)
