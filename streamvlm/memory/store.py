@@ -62,7 +62,12 @@ class Memory(Reading):
         self._writer: Writer | None = None
         if writable:
             self._writer = Writer(path, writing or Writing())
-        super().__init__(path, device)
+        try:
+            super().__init__(path, device)
+        except BaseException:
+            if self._writer is not None:
+                self._writer.close()
+            raise
         self.writable = writable
         """Whether it may be appended to."""
 

@@ -167,7 +167,8 @@ class Writer:
         row = self.catalog.place(last) if last is not None else None
         if row is None:
             return StreamNovelty(rule)
-        rows = self.catalog.between(stream, *self.catalog.interval(stream, row.segment.start))
+        _, low, high = self.catalog.intervals([row.sid])[row.sid]
+        rows = self.catalog.between(stream, low, high)
         width = self._format.identity.key_width
         try:
             keys = [read_keys(self._reader, each, width) for each in rows]

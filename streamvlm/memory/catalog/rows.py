@@ -80,6 +80,9 @@ _IS_ANCHOR = "is_anchor = 1"
 _AT_ONCE = 500
 """Records that are asked for in one query."""
 
+Interval = tuple[int, float, float]
+"""Number of a stream, and [from, to) in seconds of it: what lies between two anchors."""
+
 
 class Rows(Database):
     """Everything that is asked of `catalog.db`; several threads may ask."""
@@ -185,30 +188,42 @@ class Rows(Database):
         """The records of a stream in the order of time."""
         return self._rows(f"WHERE segment.{_WHOSE} ORDER BY start, sid", (stream,))
 
-    def interval(self, stream: str, start: float) -> tuple[float, float]:
-        """From the last anchor up to a time until the next one, in seconds.
-
-        Args:
-            stream: its name.
-            start: when a record of it begins, in seconds.
-        """
-        ((first, last),) = self._all(
-            f"SELECT (SELECT max(start) FROM segment WHERE {_WHOSE} AND {_IS_ANCHOR} AND "
-            f"start <= ?2), (SELECT min(start) FROM segment WHERE {_WHOSE} AND {_IS_ANCHOR} AND "
-            "start > ?2)",
-            (stream, start),
-        )
-        return -math.inf if first is None else first, math.inf if last is None else last
-
     def between(self, stream: str, since: float, until: float) -> list[Row]:
         """The records of a stream that begin in [since, until), in the order of time."""
         where = f"WHERE segment.{_WHOSE} AND start >= ?2 AND start < ?3 ORDER BY start, sid"
         return self._rows(where, (stream, since, until))
 
-    def partly_indexed(self, stream: str, since: float, until: float) -> list[Row]:
-        """Of those the ones that have keys which the index does not have."""
-        where = f"WHERE segment.{_WHOSE} AND start >= ?2 AND start < ?3 AND num_indexed < num_keys"
-        return self._rows(where, (stream, since, until))
+    def intervals(self, sids: Sequence[int]) -> dict[int, Interval]:
+        """The anchor interval of each record, by the record's number; one query for all."""
+        others = "FROM segment AS other WHERE other.stream = segment.stream AND other.is_anchor = 1"
+        found: list[Any] = []
+        for first in range(0, len(sids), _AT_ONCE):
+            some = sids[first : first + _AT_ONCE]
+            found += self._all(
+                f"SELECT sid, stream, (SELECT max(other.start) {others} AND other.start <= "
+                f"segment.start), (SELECT min(other.start) {others} AND other.start > "
+                f"segment.start) FROM segment WHERE sid IN ({','.join('?' * len(some))})",
+                some,
+            )
+        return {
+            sid: (stream, -math.inf if low is None else low, math.inf if high is None else high)
+            for sid, stream, low, high in found
+        }
+
+    def partly_indexed(self, intervals: Sequence[Interval]) -> list[Row]:
+        """The records that begin within these and have keys which the index does not have."""
+        if not intervals:
+            return []
+        wanted = ",".join(["(?,?,?)"] * len(intervals))
+        where = (
+            "segment.stream = wanted.stream AND start >= low AND start < high "
+            "AND num_indexed < num_keys"
+        )
+        return self._rows(
+            f"WHERE sid IN (WITH wanted (stream, low, high) AS (VALUES {wanted}) "
+            f"SELECT sid FROM wanted CROSS JOIN segment WHERE {where})",
+            [value for interval in intervals for value in interval],
+        )
 
     def until_anchor(self, stream: str, since: float) -> list[Row]:
         """The records of a stream that end after a time, until before the first anchor among them.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,6 @@ from xxhash import xxh3_64
 logger = logging.getLogger(__name__)
 
 _VERSION = 2
-_BLOCK = 1 << 24
 
 
 def _paths(folder: Path, shard: str) -> tuple[Path, Path, Path]:
@@ -134,9 +134,9 @@ def remove(folder: Path, shard: str) -> None:
 
 
 def _sum(path: Path) -> list[int]:
-    digest, size = xxh3_64(), 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
-    return [size, digest.intdigest()]
+    """Size and checksum of a file, read through a map: a copy takes longer than the sum."""
+    size = path.stat().st_size
+    if not size:
+        return [0, xxh3_64(b"").intdigest()]
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+        return [size, xxh3_64(content).intdigest()]

@@ -91,16 +91,10 @@ def around_hits(rows: Rows, coarse: Sequence[Ranking], times: Times, limit: int)
     """
     most = max(INTERVALS, 2 * limit)
     numbers, _ = xtr(coarse, max(64, 4 * limit))
-    intervals: set[tuple[str, float, float]] = set()
-    found = rows.by_sid(numbers.tolist())
-    for row in (found[sid] for sid in numbers.tolist() if sid in found):
-        stream, start = row.segment.stream, row.segment.start
-        if any(stream == own and low <= start < high for own, low, high in intervals):
-            continue
-        if len(intervals) == most:
-            break
-        intervals.add((stream, *rows.interval(stream, start)))
-    near = (row for interval in sorted(intervals) for row in rows.partly_indexed(*interval))
+    found = rows.intervals(numbers.tolist())
+    # In the order of the hits, each once.
+    intervals = dict.fromkeys(found[sid] for sid in numbers.tolist() if sid in found)
+    near = rows.partly_indexed(list(intervals)[:most])
     return [row for row in near if _is_within(row, times)]
 
 

@@ -104,11 +104,11 @@ def test_intervals_lie_between_anchors(catalog):
     anchors = {0, 4, 8}
     rows = [segment(n)._replace(is_anchor=int(n in anchors)) for n in range(10)]
     catalog.add("first", rows)
-    assert catalog.interval("a", 5) == (4, 8)
-    assert catalog.interval("a", 9) == (8, math.inf)
     names = [row.segment.uid for row in catalog.between("a", 4, 8)]
     assert names == ["id4", "id5", "id6", "id7"]
-    assert catalog.partly_indexed("a", 0, 10) == []
+    five, nine = (row.sid for row in catalog.held("first") if row.segment.uid in ("id5", "id9"))
+    assert catalog.intervals([five, nine]) == {five: (1, 4, 8), nine: (1, 8, math.inf)}
+    assert catalog.partly_indexed([(1, 0, 10)]) == []
     assert [row.segment.uid for row in catalog.until_anchor("a", 5.5)] == ["id5", "id6", "id7"]
     assert [row.segment.uid for row in catalog.until_anchor("a", 8.5)] == ["id8", "id9"]
 
