@@ -205,8 +205,10 @@ class Part:
             allowed &= end > since
         if until is not None:
             allowed &= start < until
-        mask = self._has_owner & np.append(allowed, False)[self._owner]
-        return None if mask.all() else mask
+        rows = _rows(self._columns[allowed])
+        mask = np.zeros(len(self._owner), bool)
+        mask[rows] = self._has_owner[rows]
+        return mask
 
     def save(self) -> None:
         """Write the index files, if that is worth it and possible."""
