@@ -16,7 +16,7 @@ from streamvlm.memory.age import naming
 from streamvlm.memory.store import Memory, StreamInfo
 from streamvlm.plugins import Recipe, complete_options
 from streamvlm.stopwatch import Stopwatch
-from streamvlm.types import Clip, Coverage, MemoryRecord, Usage, VisualTokens
+from streamvlm.types import Clip, Coverage, MemoryRecord, Span, Usage, VisualTokens
 from streamvlm.video.coverage import CoverageLog
 from streamvlm.video.pictures import frame_hash, thumbnail
 from streamvlm.video.sources import (
@@ -226,6 +226,9 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
                 progress(source, record.end)
     except KeyboardInterrupt:
         seen = log.close(None, None)
+        if (whole := source.duration or 0.0) > seen.seconds:
+            rest = Span(seen.seconds, whole, "gap", "its ingest was interrupted; run it again")
+            seen = replace(seen, spans=(*seen.spans, rest))
         memory.put_stream(replace(info, seconds=seen.seconds, coverage=seen))
         raise
     coverage = log.close(source.duration, source.ended_at)

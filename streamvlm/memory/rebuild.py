@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xxhash import xxh3_64_intdigest as checksum
@@ -27,6 +27,7 @@ from streamvlm.memory.disk.folder import in_words, read_format, sync_folder
 from streamvlm.memory.disk.gate import Gate, maintenance_lock, try_lock
 from streamvlm.memory.disk.shards import SUFFIX
 from streamvlm.memory.info import StreamInfo
+from streamvlm.types import Coverage
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ class _Found:
 
     name: str
     segments: tuple[Segment, ...]
-    damaged: int
+    lost: tuple[str | None, ...]
+    """The stream of each record that is not whole; None where it cannot be told."""
 
 
 def rebuild(path: Path | str, progress: Progress = lambda done, total: None) -> Rebuilt:
@@ -95,13 +97,20 @@ def _rebuild(path: Path, progress: Progress) -> Rebuilt:
     try:
         kept = _newest(found)
         records = catalog.adopt([(shard.name, shard.segments) for shard in kept])
+        lost = {stream for shard in found for stream in shard.lost}
         for info in streams:
-            catalog.put_stream(info)
+            # A stream that lacks records is as one whose ingest was interrupted: it may go on.
+            is_whole = not lost & {info.stream, None}
+            catalog.put_stream(info if is_whole else _interrupted(info))
     finally:
         catalog.close()
     _replace(path, draft)
-    damaged = sum(shard.damaged for shard in found)
+    damaged = sum(len(shard.lost) for shard in found)
     return Rebuilt(records, len(kept), len(streams), damaged)
+
+
+def _interrupted(info: StreamInfo) -> StreamInfo:
+    return replace(info, seconds=0.0, coverage=Coverage(info.stream, ()), complete=False)
 
 
 def _check_idle(path: Path, files: list[Path]) -> None:
@@ -132,19 +141,21 @@ def _replace(path: Path, draft: Path) -> None:
 def _read(file: Path) -> _Found:
     """Every whole record of a shard."""
     segments: list[Segment] = []
-    damaged = base = 0
+    lost: list[str | None] = []
+    base = 0
     for offset, segment in _scan(file):
-        if segment is None:
-            damaged += 1
-            logger.warning("%s: the record at byte %d is damaged and left out", file, offset)
+        if not isinstance(segment, Segment):
+            lost.append(segment)
+            whose = "" if segment is None else f" of {segment}"
+            logger.warning("%s: a record%s at byte %d is damaged and left out", file, whose, offset)
             continue
         segments.append(segment._replace(key_base=base))
         base += segment.num_indexed
-    return _Found(file.stem, tuple(segments), damaged)
+    return _Found(file.stem, tuple(segments), tuple(lost))
 
 
-def _scan(file: Path) -> Iterator[tuple[int, Segment | None]]:
-    """Where a record begins, and its row; None where there is a head, but no whole record."""
+def _scan(file: Path) -> Iterator[tuple[int, Segment | str | None]]:
+    """Where a record begins, and its row; or the stream of one that is not whole, if known."""
     size = file.stat().st_size
     if size < HEAD_BYTES:
         return
@@ -159,8 +170,8 @@ def _scan(file: Path) -> Iterator[tuple[int, Segment | None]]:
             at = content.find(MAGIC, end)
 
 
-def _segment(content: mmap.mmap, at: int) -> tuple[Segment | None, int]:
-    """The row of the record whose head is at a place, and where to go on."""
+def _segment(content: mmap.mmap, at: int) -> tuple[Segment | str | None, int]:
+    """The row of the record whose head is at a place, or its stream, and where to go on."""
     try:
         head = Head.parse(content[at : at + HEAD_BYTES], f"at byte {at}")
     except DamagedRecord:
@@ -172,12 +183,12 @@ def _segment(content: mmap.mmap, at: int) -> tuple[Segment | None, int]:
         (head.indexed_end, head.keys_end, head.other_sum),
         (head.keys_end, head.keys_end + head.body_bytes, head.body_sum),
     )
-    if any(checksum(content[at + a : at + b]) != wanted for a, b, wanted in parts):
-        return None, at + HEAD_BYTES
     try:
         about = bodies.about(content[at + head.keys_end : at + head.keys_end + head.body_bytes])
     except ValueError:
         return None, at + HEAD_BYTES
+    if any(checksum(content[at + a : at + b]) != wanted for a, b, wanted in parts):
+        return str(about.get("stream")), at + HEAD_BYTES
     segment = Segment(
         uid=about["id"],
         stream=about["stream"],
@@ -222,7 +233,7 @@ def _newest(found: list[_Found]) -> list[_Found]:
     for shard in found:
         own = tuple(s for s in shard.segments if is_kept(shard.name, s))
         if own:
-            kept.append(_Found(shard.name, own, shard.damaged))
+            kept.append(_Found(shard.name, own, ()))
     return kept
 
 

@@ -11,6 +11,8 @@ from streamvlm.memory.disk.folder import is_memory
 from streamvlm.memory.store import Caps, Identity, Memory, Novelty
 
 _GIB = 1 << 30
+LEAST_GIB = 0.01
+"""Less than this a stream cannot be kept in: the catalogue's log alone takes megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,13 @@ class Storage:
     """Where search keys are compared: cpu, cuda, cuda:1, …"""
 
     def __post_init__(self) -> None:
-        if self.max_gib is not None and not self.max_gib > 0:
-            raise BadOption(f"memory: max_gib must be more than 0, found {self.max_gib:g}")
-        # These say what is wrong with the others.
-        _ = self.caps, self.rule
+        if self.max_gib is not None and not self.max_gib >= LEAST_GIB:
+            raise BadOption(f"memory: max_gib must be at least {LEAST_GIB}, found {self.max_gib:g}")
+        try:
+            # These say what is wrong with the others.
+            _ = self.caps, self.rule
+        except BadOption as error:
+            raise BadOption(f"memory: {str(error).removeprefix('novelty: ')}") from None
 
     @property
     def caps(self) -> Caps | None:
