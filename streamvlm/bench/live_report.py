@@ -188,7 +188,7 @@ class Day:
                 )
             )
         note = (
-            f"Found if the record that spans the needle is among the first one or {AMONG}, "
+            f"Found if the record that spans the needle comes first, or among the first {AMONG}, "
             f"searched for with the question about it; low, high: 95 % interval of @{AMONG}. "
             "chance: of that if records were in random order. window: the share that a memory of "
             "the same cap still holds that keeps the newest at full size; it can find no more. "

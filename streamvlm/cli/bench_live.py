@@ -27,7 +27,8 @@ def live(
     """Run a camera for a day into a capped memory: is it bounded, is the first hour remembered?
 
     The configuration's clips, model, compressor and embedder see every frame, one a second; its
-    filter of still frames plays no part. About ten minutes for the demo model on 2 cores.
+    filter of still frames plays no part. About twenty minutes for the demo model
+    on 2 cores.
     """
     from dataclasses import replace
 
