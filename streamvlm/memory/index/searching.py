@@ -21,8 +21,9 @@ DEPTH = 64
 """Of each query key's ranking so much decides the first hits, however many are asked for: of
 planted events XTR put 100 % first at this depth, and 27 % at 1,024."""
 
-_PATIENCE = 5
-"""How often a search begins anew because records are moved or forgotten meanwhile."""
+_PATIENCE = 50
+"""How often a search begins anew because records are moved or forgotten meanwhile: more often than
+maintenance, which rewrites one shard after the other, can get in its way."""
 
 
 class Searching:
