@@ -241,6 +241,16 @@ def test_a_newer_format_says_to_upgrade(path, memory):
         Memory.open(path)
 
 
+def test_an_older_format_says_to_ingest_again(path, memory):
+    memory.close()
+    content = json.loads((path / "format.json").read_text())
+    (path / "format.json").write_text(json.dumps({**content, "format": 1}))
+    with pytest.raises(
+        MemoryStoreError, match=r"has format 1.*ingest its videos into a new memory"
+    ):
+        Memory.open(path)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": "x"}', '{"format": 2}'])
 def test_a_damaged_format_file_is_one_sentence(path, memory, content):
     memory.close()
