@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.catalog.catalog import Catalog
 from streamvlm.memory.catalog.rows import Shard
 from streamvlm.memory.disk.folder import Sync, check_catalog, in_words, read_format
-from streamvlm.memory.disk.gate import maintenance_lock, try_lock
+from streamvlm.memory.disk.gate import sole_maintainer, try_lock
 from streamvlm.memory.disk.rewrite import Kept, remove_dead, rewrite
 from streamvlm.memory.disk.shards import ShardLimits, ShardReader, ShardWriter, age, shard_file
 
@@ -56,11 +55,7 @@ def maintaining(path: Path, sync: Sync = "power") -> Iterator[tuple[Catalog, Sha
     with in_words(path, "maintain"):
         read_format(path)
         check_catalog(path)
-        with maintenance_lock(path) as is_mine:
-            if not is_mine:
-                raise MemoryStoreError(
-                    f"another process maintains the memory {path}; wait until it is done"
-                )
+        with sole_maintainer(path):
             catalog = Catalog(path / "catalog.db", writable=True, sync=sync)
             reader = ShardReader(path / "shards")
             try:

@@ -24,7 +24,7 @@ from streamvlm.memory.catalog.rows import Rows, Segment
 from streamvlm.memory.disk import body as bodies
 from streamvlm.memory.disk.codec import HEAD_BYTES, MAGIC, DamagedRecord, Head
 from streamvlm.memory.disk.folder import in_words, read_format, sync_folder
-from streamvlm.memory.disk.gate import Gate, maintenance_lock, try_lock
+from streamvlm.memory.disk.gate import Gate, sole_maintainer, try_lock
 from streamvlm.memory.disk.shards import SUFFIX
 from streamvlm.memory.info import StreamInfo
 from streamvlm.types import Coverage
@@ -72,11 +72,7 @@ def rebuild(path: Path | str, progress: Progress = lambda done, total: None) -> 
     path = Path(path).absolute()
     with in_words(path, "rebuild"):
         read_format(path)
-        with maintenance_lock(path) as is_mine:
-            if not is_mine:
-                raise MemoryStoreError(
-                    f"another process maintains the memory {path}; wait until it is done"
-                )
+        with sole_maintainer(path):
             return _rebuild(path, progress)
 
 

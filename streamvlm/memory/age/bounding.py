@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def bound(
         steps = plan(_entries(rows), caps)
         pieces = _pieces(steps, rows, reader, chosen)
         if steps and (first := next(pieces, None)) is not None:
-            rewrite(path, catalog, reader, _chained(first, pieces), sync)
+            rewrite(path, catalog, reader, chain([first], pieces), sync)
     if near:
         remove_dead(path, catalog, reader)
         _tidy(path, catalog, reader, caps, len(sizes), sync)
@@ -106,11 +107,6 @@ def _entries(rows: Sequence[Row]) -> Entries:
         bytes=np.array([s.length for s in segments], dtype=np.float64) / _LIVE,
         tier=np.array([s.tier for s in segments], dtype=np.int64),
     )
-
-
-def _chained(first: Replaced, rest: Iterator[Replaced]) -> Iterator[Replaced]:
-    yield first
-    yield from rest
 
 
 def _pieces(

@@ -60,6 +60,21 @@ def maintenance_lock(memory: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+@contextmanager
+def sole_maintainer(memory: Path) -> Iterator[None]:
+    """The same for those who cannot do without.
+
+    Raises:
+        MemoryStoreError: another one is at it.
+    """
+    with maintenance_lock(memory) as is_mine:
+        if not is_mine:
+            raise MemoryStoreError(
+                f"another process maintains the memory {memory}; wait until it is done"
+            )
+        yield
+
+
 class Gate:
     """`with gate:` waits until no other process, and no other `Gate` of this one, is inside."""
 

@@ -94,8 +94,7 @@ def rewrite(
             for new, offset in zip(batch, offsets, strict=True):
                 placed.add(new, offset)
         if sync == "power":
-            writer.flush()
-            writer.flush_name()
+            writer.flush_name()  # and what is in it
         done = catalog.move(writer.name, placed.moved, placed.replaced)
         if not done:
             catalog.seal([writer.name])
