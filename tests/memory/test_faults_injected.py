@@ -118,7 +118,7 @@ def test_a_commit_that_fails_costs_one_append_and_its_shard(path, memory, monkey
     assert all(shards(path)[name] == content for name, content in before.items())
 
 
-@pytest.mark.parametrize("name", ["pwritev", "fdatasync", "fsync"])
+@pytest.mark.parametrize("name", ["pwritev", "fsync"])
 def test_a_rewrite_that_fails_leaves_all_as_it_was(path, memory, monkeypatch, name):
     memory.roll()
     memory.forget("stream-0.0")
