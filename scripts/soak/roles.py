@@ -132,7 +132,7 @@ def shrink(folder: Path, sync: Any, random: Random, log: Log) -> None:
                 less = shrunk(whole)
                 anchor = bool(segment.is_anchor)
                 small = pack(less, "raw", indexed, is_anchor=anchor)
-                pieces.append(Replaced([row], Packed(less, small, int(indexed.sum()), anchor)))
+                pieces.append(Replaced([row], Packed(less, [small], int(indexed.sum()), anchor)))
                 names.append(number_of(segment.uid))
             log.say("try", "shrink", names)
             if pieces and rewrite(folder, catalog, reader, pieces, sync):

@@ -69,7 +69,7 @@ def write_shard(
         try:
             for batch in _batches(records, chosen):
                 base = segments[-1].key_base + segments[-1].num_indexed if segments else 0
-                segments += lay_out(batch, writer.append([each.blob for each in batch]), base)
+                segments += lay_out(batch, writer.append([each.pieces for each in batch]), base)
             if sync == "power":
                 writer.flush()
                 folder.sync_folder(target)
@@ -84,8 +84,8 @@ def write_shard(
 def _batches(records: Iterable[MemoryRecord], chosen: Format) -> Iterator[list[Packed]]:
     for _, own in groupby(records, key=lambda record: record.stream):
         novelty = StreamNovelty(chosen.novelty)
-        while batch := packed(islice(own, _BATCH), chosen, novelty):
-            yield batch
+        while batch := list(islice(own, _BATCH)):
+            yield packed(batch, chosen, novelty)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def moved(path, *, thinned=()):
                     stored = unpack_stored(blob, row.segment.uid)
                     less, anchor = shrunk(stored.record), bool(row.segment.is_anchor)
                     small = pack(less, "raw", stored.indexed, is_anchor=anchor)
-                    by = Packed(less, small, int(stored.indexed.sum()), anchor)
+                    by = Packed(less, [small], int(stored.indexed.sum()), anchor)
                     pieces[-1] = Replaced([row], by)
             if pieces:
                 assert rewrite(path, catalog, reader, pieces, "process")
@@ -188,7 +188,7 @@ def test_what_a_smaller_record_was_packed_from_is_let_go_before_it_is_written(fu
             blob = reader.read(row.shard, row.segment.offset, row.segment.length)
             less = shrunk(unpack_stored(blob, row.segment.uid).record)
             alive.append(weakref.ref(less.keys))
-            yield Replaced([row], Packed(less, pack(less, "raw"), len(less.keys), is_anchor=True))
+            yield Replaced([row], Packed(less, [pack(less, "raw")], len(less.keys), is_anchor=True))
             assert sum(ref() is not None for ref in alive) <= 2
 
     with maintaining(path, "process") as (catalog, reader):

@@ -54,7 +54,7 @@ class Meter:
 
     def add(self, packed: Sequence[Packed]) -> bool:
         """Count what was appended; True if it is time."""
-        self._done += (sum(len(each.blob) for each in packed), len(packed))
+        self._done += (sum(each.length for each in packed), len(packed))
         is_due = self._done[0] >= self._bytes or self._done[1] >= self._records
         if is_due:
             self._done[:] = 0
@@ -148,9 +148,10 @@ def _packed(record: MemoryRecord, parts: Sequence[tuple[Row, Stored]], chosen: F
         ((row, stored),) = parts
         is_anchor = bool(row.segment.is_anchor)
         blob = pack(record, payload, stored.indexed, is_anchor=is_anchor)
-        return Packed(record, blob, int(stored.indexed.sum()), is_anchor)
+        return Packed(record, [blob], int(stored.indexed.sum()), is_anchor)
     # All of its keys differ, and it is read without what came before.
-    return Packed(record, pack(record, payload, is_anchor=True), len(record.keys), is_anchor=True)
+    blob = pack(record, payload, is_anchor=True)
+    return Packed(record, [blob], len(record.keys), is_anchor=True)
 
 
 def _tidy(

@@ -105,9 +105,12 @@ class Catalog(Rows):
         )
 
     def _stream_number(self, name: str) -> int:
-        self.sql.execute("INSERT OR IGNORE INTO stream (name) VALUES (?)", (name,))
         query = "SELECT number FROM stream WHERE name = ?"
-        number: int = self.sql.execute(query, (name,)).fetchone()[0]
+        found = self.sql.execute(query, (name,)).fetchone()
+        if found is None:
+            query = "INSERT INTO stream (name) VALUES (?) RETURNING number"
+            found = self.sql.execute(query, (name,)).fetchone()
+        number: int = found[0]
         return number
 
     def move(

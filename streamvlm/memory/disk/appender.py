@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamvlm.memory.catalog.catalog import Catalog
-from streamvlm.memory.catalog.rows import Shard
 from streamvlm.memory.disk.folder import Sync
 from streamvlm.memory.disk.packing import Packed, lay_out
 from streamvlm.memory.disk.shards import ShardLimits, ShardWriter, age, shard_file
@@ -34,7 +33,7 @@ class _Batch:
 
     @property
     def size(self) -> int:
-        return sum(len(each.blob) for each in self.packed)
+        return sum(each.length for each in self.packed)
 
 
 class Appender:
@@ -53,6 +52,7 @@ class Appender:
         self._sync: Sync = sync
         self._limits = limits
         self._writer: ShardWriter | None = None
+        self._num_keys = 0
         self._given_up: set[str] = set()
         self._waiting: deque[_Batch] = deque()
         self._disk = threading.Lock()
@@ -105,9 +105,11 @@ class Appender:
 
     def _write(self, packed: Sequence[Packed]) -> None:
         while True:
-            writer, key_base = self._open_shard()
-            offsets = writer.append([each.blob for each in packed])
-            if self._catalog.add(writer.name, lay_out(packed, offsets, key_base)):
+            writer = self._open_shard()
+            offsets = writer.append([each.pieces for each in packed])
+            segments = lay_out(packed, offsets, self._num_keys)
+            if self._catalog.add(writer.name, segments):
+                self._num_keys = segments[-1].key_base + segments[-1].num_indexed
                 return
             # Another process sealed it, to take deleted records out of it.
             self._close_writer()
@@ -126,36 +128,36 @@ class Appender:
             self._writer.close()
             self._writer = None
 
-    def _open_shard(self) -> tuple[ShardWriter, int]:
-        """The shard to append to, and the number of its next indexed key."""
-        if self._writer is not None:
-            mine = self._catalog.shard(self._writer.name)
-            if mine is not None and mine.state == "open" and not self._is_full(mine):
-                return self._writer, mine.num_keys
-        elif (orphan := self._orphan()) is not None:
-            return orphan
-        full = self._writer.name if self._writer is not None else None
-        self._close_writer()
-        self._writer = ShardWriter.create(self._folder, self._sync)
-        self._catalog.add_shard(self._writer.name, seal=full)
-        return self._writer, 0
+    def _open_shard(self) -> ShardWriter:
+        full = None
+        if self._writer is None:
+            self._resume()
+        elif self._is_full(self._writer.name, self._writer.end, self._num_keys):
+            full = self._writer.name
+            self._close_writer()
+        if self._writer is None:
+            self._writer = ShardWriter.create(self._folder, self._sync)
+            self._num_keys = 0
+            self._catalog.add_shard(self._writer.name, seal=full)
+        return self._writer
 
-    def _orphan(self) -> tuple[ShardWriter, int] | None:
-        """An open shard whose writer is gone, to go on with."""
+    def _resume(self) -> None:
+        """Go on with an open shard whose writer is gone, if there is one."""
         for shard in self._catalog.shards("open"):
-            if shard.name in self._given_up or self._is_full(shard):
+            is_full = self._is_full(shard.name, shard.bytes, shard.num_keys)
+            if is_full or shard.name in self._given_up:
                 continue
             path = shard_file(self._folder, shard.name)
             self._writer = ShardWriter.resume(path, shard.bytes, self._sync)
+            self._num_keys = shard.num_keys
             # Its last writer may have written more between the look and the lock.
             if self._writer is not None and self._catalog.shard(shard.name) == shard:
-                return self._writer, shard.num_keys
+                return
             self._close_writer()
-        return None
 
-    def _is_full(self, shard: Shard) -> bool:
+    def _is_full(self, name: str, num_bytes: int, num_keys: int) -> bool:
         return (
-            shard.bytes >= self._limits.max_bytes
-            or shard.num_keys >= self._limits.max_keys
-            or age(shard.name) >= self._limits.max_seconds
+            num_bytes >= self._limits.max_bytes
+            or num_keys >= self._limits.max_keys
+            or age(name) >= self._limits.max_seconds
         )

@@ -8,7 +8,7 @@ several copies and a pointer for each tensor, takes longer than the disk does.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,6 @@ _NAMES: dict[Any, str] = {
     **{kind: name for name, kind in _TYPES.items()},
     **{torch.empty(0, dtype=kind).numpy().dtype: n for n, kind in _TYPES.items() if n != "BF16"},
 }
-_WIDTHS = {name: kind.itemsize for name, kind in _TYPES.items()}
 _TEXT = "record"
 _ALIGNED = 8
 
@@ -47,18 +46,19 @@ def save(arrays: Mapping[str, Array], text: str) -> Pieces:
         arrays: on the CPU, and contiguous; what is given back still shares their memory.
         text: read back without the arrays by `text`.
     """
-    kinds = {name: _NAMES[array.dtype] for name, array in arrays.items()}
     # Wide numbers first, so that each array begins at a multiple of its own width.
-    order = sorted(arrays, key=lambda name: (-_WIDTHS[kinds[name]], name))
+    order = sorted((-array.itemsize, name) for name, array in arrays.items())
     entries = [f'"__metadata__":{{"{_TEXT}":{json.dumps(text)}}}']
     pieces: Pieces = []
     end = 0
-    for name in order:
-        piece = _as_bytes(arrays[name])
+    for _, name in order:
+        array = arrays[name]
+        piece = _as_bytes(array)
         begin, end = end, end + len(piece)
-        shape = ",".join(map(str, arrays[name].shape))
+        shape = ",".join(map(str, array.shape))
+        kind = _NAMES[array.dtype]
         entries.append(
-            f'"{name}":{{"dtype":"{kinds[name]}","shape":[{shape}],"data_offsets":[{begin},{end}]}}'
+            f'"{name}":{{"dtype":"{kind}","shape":[{shape}],"data_offsets":[{begin},{end}]}}'
         )
         pieces.append(piece)
     head = f"{{{','.join(entries)}}}".encode()
@@ -70,6 +70,11 @@ def _as_bytes(array: Array) -> memoryview:
     if isinstance(array, torch.Tensor):
         array = array.view(-1).view(torch.uint8).numpy()
     return array.reshape(-1).view(np.uint8).data
+
+
+def size(pieces: Sequence[bytes | memoryview]) -> int:
+    """How many bytes they are together."""
+    return sum(map(len, pieces))
 
 
 def text(blob: bytes) -> str:

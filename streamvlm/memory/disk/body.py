@@ -18,14 +18,16 @@ from streamvlm.memory.disk import blob, quant
 from streamvlm.memory.disk.blob import Array, Pieces
 from streamvlm.types import MemoryRecord, VisualTokens
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
-def pack(record: MemoryRecord, payload: str, key_order: NDArray[np.int64]) -> Pieces:
+
+def pack(record: MemoryRecord, payload: str, key_order: NDArray[np.int64] | None) -> Pieces:
     """Turn everything but the keys into bytes.
 
     Args:
         record: what to write.
         payload: the codec of the features, see `quant.PAYLOADS`.
-        key_order: (K,) which key of the record each one written is.
+        key_order: (K,) which key of the record each one written is; None if they are in order.
 
     Returns:
         Pieces that follow one another; they may share the memory of the record.
@@ -46,7 +48,7 @@ def pack(record: MemoryRecord, payload: str, key_order: NDArray[np.int64]) -> Pi
         parts["weight"] = _whole(weight.astype(np.float32))
     if tokens.rank is not None:
         parts["rank"] = _narrow(_numpy(tokens.rank))
-    if (key_order[1:] - key_order[:-1] != 1).any():
+    if key_order is not None:
         parts["key_order"] = _narrow(key_order)
     about = {
         "dtype": str(tokens.features.dtype).removeprefix("torch."),
@@ -59,11 +61,11 @@ def pack(record: MemoryRecord, payload: str, key_order: NDArray[np.int64]) -> Pi
         "stream": record.stream,
         "tier": record.tier,
     }
-    return blob.save(parts, json.dumps(about, separators=(",", ":")))
+    return blob.save(parts, _encode(about))
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    array: NDArray[Any] = tensor.detach().cpu().numpy()
+    array: NDArray[Any] = tensor.numpy(force=True)
     return array
 
 
@@ -77,10 +79,11 @@ def _where_and_when(
         return {"position": np.ascontiguousarray(position), "seconds": seconds}
     step = position[:, 0]
     place = _narrow(position @ np.array((rows * columns, columns, 1)))
-    for times in (frame_seconds, _by_step(step, seconds, steps)):
-        if step.max(initial=-1) < len(times) and (times[step] == seconds).all():
-            found = {"place": place}
-            return found if times is frame_seconds else {**found, "step_seconds": times}
+    if step.max(initial=-1) < len(frame_seconds) and (frame_seconds[step] == seconds).all():
+        return {"place": place}
+    by_step = _by_step(step, seconds, steps)
+    if (by_step[step] == seconds).all():
+        return {"place": place, "step_seconds": by_step}
     return {"place": place, "seconds": seconds}
 
 

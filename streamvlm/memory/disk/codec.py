@@ -15,6 +15,9 @@ a thirtieth of what crc32 does.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -24,7 +27,7 @@ from xxhash import xxh3_64_intdigest as checksum
 
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.disk import body as bodies
-from streamvlm.memory.disk.blob import Pieces
+from streamvlm.memory.disk.blob import Pieces, size
 from streamvlm.types import MemoryRecord
 
 HEAD_BYTES = 64
@@ -133,7 +136,7 @@ def pack(
     *,
     is_anchor: bool = False,
 ) -> bytes:
-    """Turn a record into bytes.
+    """Turn a record into bytes; see `pack_keys` and `assemble`, which are its two halves.
 
     Args:
         record: what to write; cues of its tokens are not kept.
@@ -147,38 +150,95 @@ def pack(
     Raises:
         MemoryStoreError: the keys are not unit vectors, or the features cannot be written.
     """
-    keys = _float16(record)
-    order, count = np.arange(len(keys)), len(keys)
-    first, others = keys.tobytes(), b""
-    if indexed is not None and not indexed.all():
-        order = np.concatenate([np.flatnonzero(indexed), np.flatnonzero(~indexed)])
-        count = int(np.count_nonzero(indexed))
-        first, others = keys[order[:count]].tobytes(), _pack_others(keys[order[count:]])
-    body = bodies.pack(record, payload, order)
-    sizes = (len(keys), count, keys.shape[1], sum(map(len, body)))
-    sums = (checksum(first), checksum(others), _checksum(body))
-    head = _HEAD.pack(MAGIC, _VERSION, int(is_anchor), *sizes, *sums, 0)[:-_SUM_BYTES]
-    own_sum: int = checksum(head)
-    pieces = [head, own_sum.to_bytes(_SUM_BYTES, "little"), first, others, *body]
-    return b"".join([*pieces, bytes(-sum(map(len, pieces)) % HEAD_BYTES)])
+    (keys,) = as_stored([record])
+    if indexed is None:
+        indexed = np.ones(len(keys), bool)
+    return b"".join(assemble(record, payload, pack_keys(keys, indexed), is_anchor=is_anchor))
 
 
-def _float16(record: MemoryRecord) -> NDArray[np.float16]:
-    """The keys as they are indexed.
+class PackedKeys(NamedTuple):
+    """The keys of a record as they are written."""
+
+    first: bytes
+    """Those that are indexed."""
+    others: bytes
+    num_keys: int
+    num_indexed: int
+    width: int
+    order: NDArray[np.int64] | None
+    """(K,) which key of the record each one written is; None if they are in their own order."""
+
+
+def pack_keys(keys: NDArray[np.float16], indexed: NDArray[np.bool_]) -> PackedKeys:
+    """Turn the keys of a record into bytes.
+
+    Args:
+        keys: (K, E) from `as_stored`.
+        indexed: (K,) which the index gets.
+    """
+    count = int(np.count_nonzero(indexed))
+    counts = (len(keys), count, keys.shape[1])
+    if count == len(keys):
+        return PackedKeys(keys.tobytes(), b"", *counts, None)
+    first, others = np.flatnonzero(indexed), np.flatnonzero(~indexed)
+    order = np.concatenate([first, others]) if (first != np.arange(count)).any() else None
+    return PackedKeys(keys[first].tobytes(), _pack_others(keys[others]), *counts, order)
+
+
+def assemble(record: MemoryRecord, payload: str, keys: PackedKeys, *, is_anchor: bool) -> Pieces:
+    """A record as pieces that follow one another, as `pack` joins them.
+
+    Args:
+        record: what to write.
+        payload: the codec of the features.
+        keys: the record's own.
+        is_anchor: see `pack`.
+
+    Returns:
+        Pieces, of which some are the memory of the record itself: to be written before it changes.
+
+    Raises:
+        MemoryStoreError: the features cannot be written.
+    """
+    body = bodies.pack(record, payload, keys.order)
+    sums = (checksum(keys.first), checksum(keys.others), _checksum(body))
+    counts = (keys.num_keys, keys.num_indexed, keys.width)
+    head = _HEAD.pack(MAGIC, _VERSION, int(is_anchor), *counts, size(body), *sums, 0)
+    own_sum: int = checksum(head[:-_SUM_BYTES])
+    begin = head[:-_SUM_BYTES] + own_sum.to_bytes(_SUM_BYTES, "little") + keys.first + keys.others
+    pieces = [begin, *body]
+    return [*pieces, bytes(-size(pieces) % HEAD_BYTES)]
+
+
+def as_stored(records: Sequence[MemoryRecord]) -> list[NDArray[np.float16]]:
+    """The keys (K, E) of each record as they are indexed.
+
+    Args:
+        records: at least one, with keys of the same width.
 
     Raises:
         MemoryStoreError: they are not unit vectors.
     """
-    keys = np.ascontiguousarray(record.keys, dtype="<f2")
-    wide = keys.astype(np.float32)
-    lengths = np.sqrt(np.einsum("...e,...e->...", wide, wide))
-    if keys.ndim != 2 or not len(keys) or not (np.abs(lengths - 1) < _UNIT).all():
-        raise MemoryStoreError(
-            f"record {record.id}: keys must be (K, E) unit vectors with K ≥ 1, found shape "
-            f"{record.keys.shape} and lengths {np.array2string(lengths, threshold=4)}; check the "
-            "embedder"
-        )
-    return keys
+    for record in records:
+        if record.keys.ndim != 2 or not len(record.keys):
+            raise _unfit(record)
+    # All at once: of a few keys a call of numpy takes longer than its work.
+    keys = np.concatenate([record.keys for record in records]).astype("<f2", copy=False)
+    squares = np.einsum("ke,ke->k", keys, keys, dtype=np.float32)
+    is_unit = np.abs(squares - 1) < 2 * _UNIT
+    ends = list(accumulate((len(record.keys) for record in records), initial=0))
+    if not is_unit.all():
+        raise _unfit(records[bisect_right(ends, is_unit.argmin()) - 1])
+    return [keys[first:last] for first, last in pairwise(ends)]
+
+
+def _unfit(record: MemoryRecord) -> MemoryStoreError:
+    lengths = np.linalg.norm(np.atleast_1d(record.keys).astype(np.float32), axis=-1)
+    return MemoryStoreError(
+        f"record {record.id}: keys must be (K, E) unit vectors with K ≥ 1, found shape "
+        f"{record.keys.shape} and lengths {np.array2string(lengths, threshold=4)}; check the "
+        "embedder"
+    )
 
 
 def _checksum(pieces: Pieces) -> int:

@@ -5,13 +5,14 @@ N tokens, K keys, E key width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from streamvlm.memory.catalog.rows import Segment
-from streamvlm.memory.disk.codec import pack
+from streamvlm.memory.disk.blob import Pieces, size
+from streamvlm.memory.disk.codec import as_stored, assemble, pack_keys
 from streamvlm.memory.disk.folder import Format
 from streamvlm.memory.index.novelty import StreamNovelty
 from streamvlm.types import MemoryRecord
@@ -22,12 +23,17 @@ class Packed:
     """A record on its way to a shard."""
 
     record: MemoryRecord
-    blob: bytes
-    """As `codec.pack` gave it."""
+    pieces: Pieces
+    """As `codec.assemble` gave them."""
     num_indexed: int
     """How many of its keys the index gets."""
     is_anchor: bool
     """Whether what follows is compared with nothing before it."""
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return size(self.pieces)
 
     def at(self, offset: int, key_base: int) -> Segment:
         """The row of the record once it is written at a place."""
@@ -38,7 +44,7 @@ class Packed:
             start=record.start,
             end=record.end,
             offset=offset,
-            length=len(self.blob),
+            length=self.length,
             num_keys=len(record.keys),
             num_indexed=self.num_indexed,
             key_base=key_base,
@@ -62,24 +68,24 @@ def lay_out(packed: Sequence[Packed], offsets: Sequence[int], key_base: int) -> 
     return segments
 
 
-def packed(records: Iterable[MemoryRecord], chosen: Format, novelty: StreamNovelty) -> list[Packed]:
+def packed(records: Sequence[MemoryRecord], chosen: Format, novelty: StreamNovelty) -> list[Packed]:
     """Records of one stream as bytes, each with its novel keys marked.
 
     Args:
-        records: in the order of time.
+        records: in the order of time, at least one.
         chosen: the memory's identity and payload.
         novelty: what was kept of the stream before them.
 
     Raises:
         MemoryStoreError: a record does not fit the memory.
     """
-    found = []
     for record in records:
         chosen.identity.check(record)
-        # As they are stored, so that it makes no difference whether they were read back.
-        keys = record.keys.astype(np.float16).astype(np.float32)
+    found = []
+    for record, stored in zip(records, as_stored(records), strict=True):
         is_anchor = novelty.is_due(record.start)
-        indexed = novelty(keys, record.start)
-        blob = pack(record, chosen.payload, indexed, is_anchor=is_anchor)
-        found.append(Packed(record, blob, int(indexed.sum()), is_anchor))
+        # As they are stored, so that it makes no difference whether they were read back.
+        keys = pack_keys(stored, novelty(stored.astype(np.float32), record.start))
+        pieces = assemble(record, chosen.payload, keys, is_anchor=is_anchor)
+        found.append(Packed(record, pieces, keys.num_indexed, is_anchor))
     return found

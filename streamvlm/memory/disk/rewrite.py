@@ -90,7 +90,7 @@ def rewrite(
         catalog.add_shard(writer.name)
         placed = _Placed([], [])
         for batch in _batches(pieces, reader):
-            offsets = writer.append([new.blob for new in batch])
+            offsets = writer.append([[new.blob] for new in batch])
             for new, offset in zip(batch, offsets, strict=True):
                 placed.add(new, offset)
         if sync == "power":
@@ -121,7 +121,7 @@ def _batches(pieces: Iterable[Kept | Replaced], reader: ShardReader) -> Iterator
 
 def _new(piece: Kept | Replaced, reader: ShardReader) -> _New:
     if isinstance(piece, Replaced):
-        return _New(piece.rows, piece.by.at(0, 0), piece.by.blob)
+        return _New(piece.rows, piece.by.at(0, 0), b"".join(piece.by.pieces))
     segment = piece.row.segment
     blob = reader.read(piece.row.shard, segment.offset, segment.length)
     # What a damaged file lacks stays damage, and is reported when the record is read.

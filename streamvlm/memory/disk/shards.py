@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from streamvlm.memory.disk.blob import Pieces, size
 from streamvlm.memory.disk.codec import HEAD_BYTES
 from streamvlm.memory.disk.folder import Sync, sync_folder
 from streamvlm.memory.disk.gate import try_lock
@@ -110,11 +111,11 @@ class ShardWriter:
             writer.flush_name()
         return writer
 
-    def append(self, packed: Sequence[bytes]) -> list[int]:
+    def append(self, packed: Sequence[Pieces]) -> list[int]:
         """Write records one behind the other; with `power` they are on disk when this returns.
 
         Args:
-            packed: records as bytes, each a multiple of 64 long.
+            packed: records as pieces, together a multiple of 64 bytes long each.
 
         Returns:
             The offset of each.
@@ -122,9 +123,10 @@ class ShardWriter:
         Raises:
             OSError: the disk is full or broken. Close this writer and begin another shard.
         """
-        ends = list(itertools.accumulate(map(len, packed), initial=self.end))
-        for first in range(0, len(packed), _VECTORS):
-            self._write([memoryview(blob) for blob in packed[first : first + _VECTORS]])
+        ends = list(itertools.accumulate(map(size, packed), initial=self.end))
+        pieces = list(itertools.chain.from_iterable(packed))
+        for first in range(0, len(pieces), _VECTORS):
+            self._write(pieces[first : first + _VECTORS])
         if self._sync == "power":
             self.flush()
         return ends[:-1]
@@ -138,7 +140,7 @@ class ShardWriter:
         os.fsync(self._descriptor)
         sync_folder(self._folder)
 
-    def _write(self, rest: list[memoryview]) -> None:
+    def _write(self, rest: Pieces) -> None:
         while rest:
             written = os.pwritev(self._descriptor, rest, self.end)
             self.end += written
@@ -146,7 +148,7 @@ class ShardWriter:
             while rest and written >= len(rest[0]):
                 written -= len(rest.pop(0))
             if rest:
-                rest[0] = rest[0][written:]
+                rest[0] = memoryview(rest[0])[written:]
 
     def close(self) -> None:
         """Give the lock back."""

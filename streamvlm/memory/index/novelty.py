@@ -40,7 +40,7 @@ class StreamNovelty:
 
     def __init__(self, rule: Novelty) -> None:
         self._rule = rule
-        self._kept: NDArray[np.float32] | None = None
+        self._kept: _Kept | None = None
         self._anchor = -np.inf
 
     @classmethod
@@ -82,13 +82,33 @@ class StreamNovelty:
         if self._kept is None or self._rule.cosine > 1:
             novel = np.ones(len(keys), bool)
         else:
-            novel = _unlike(keys, self._kept, self._rule.cosine)
+            novel = _unlike(keys, self._kept.keys, self._rule.cosine)
         self._remember(keys[novel])
         return novel
 
     def _remember(self, keys: NDArray[np.float32]) -> None:
-        kept = keys if self._kept is None else np.concatenate([self._kept, keys])
-        self._kept = kept[-WINDOW:]
+        if self._kept is None:
+            self._kept = _Kept(keys.shape[1])
+        self._kept.add(keys)
+
+
+class _Kept:
+    """The last keys that were kept, up to `WINDOW`, in no order."""
+
+    def __init__(self, width: int) -> None:
+        self._keys = np.empty((WINDOW, width), np.float32)
+        self._count = 0
+
+    @property
+    def keys(self) -> NDArray[np.float32]:
+        """(n, E)."""
+        return self._keys[: self._count]
+
+    def add(self, keys: NDArray[np.float32]) -> None:
+        """Keep these too, in the place of the oldest."""
+        last = keys[-WINDOW:]
+        self._keys[(self._count + np.arange(len(last))) % WINDOW] = last
+        self._count += len(last)
 
 
 def _unlike(

@@ -26,7 +26,7 @@ def append(catalog, tmp_path, record):
         appender = Appender(tmp_path, catalog, "process", limits or ShardLimits())
         open_now.append(appender)
         return lambda *numbers: appender.append(
-            [Packed(record(n), pack(record(n), "raw"), 2, is_anchor=True) for n in numbers]
+            [Packed(record(n), [pack(record(n), "raw")], 2, is_anchor=True) for n in numbers]
         )
 
     return make
@@ -114,7 +114,7 @@ def test_threads_share_commits(catalog, tmp_path, record):
 
     def write(first):
         for n in range(first, first + 25):
-            appender.append([Packed(record(n), pack(record(n), "raw"), 2, is_anchor=False)])
+            appender.append([Packed(record(n), [pack(record(n), "raw")], 2, is_anchor=False)])
 
     threads = [threading.Thread(target=write, args=(100 * n,)) for n in range(8)]
     for thread in threads:

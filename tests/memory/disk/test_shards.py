@@ -7,8 +7,8 @@ from streamvlm.memory.disk.shards import ShardReader, ShardWriter
 
 def test_what_is_appended_can_be_read_by_range(tmp_path):
     writer = ShardWriter.create(tmp_path, "power")
-    assert writer.append([b"a" * 64, b"b" * 128]) == [0, 64]
-    assert writer.append([b"c" * 64]) == [192]
+    assert writer.append([[b"a" * 64], [b"b" * 128]]) == [0, 64]
+    assert writer.append([[b"c" * 64]]) == [192]
     reader = ShardReader(tmp_path)
     assert reader.read(writer.name, 64, 128) == b"b" * 128
     assert reader.read(writer.name, 192, 64) == b"c" * 64
@@ -16,7 +16,7 @@ def test_what_is_appended_can_be_read_by_range(tmp_path):
 
 def test_a_read_beyond_the_end_gives_what_there_is(tmp_path):
     writer = ShardWriter.create(tmp_path, "process")
-    writer.append([b"a" * 64])
+    writer.append([[b"a" * 64]])
     assert ShardReader(tmp_path).read(writer.name, 32, 1000) == b"a" * 32
 
 
@@ -36,14 +36,14 @@ def test_a_shard_has_one_writer(tmp_path):
 
 def test_going_on_skips_what_a_killed_writer_left(tmp_path):
     writer = ShardWriter.create(tmp_path, "process")
-    writer.append([b"a" * 64])
+    writer.append([[b"a" * 64]])
     writer.close()
     path = tmp_path / f"{writer.name}.svm"
     with path.open("ab") as file:
         file.write(b"torn")
     resumed = ShardWriter.resume(path, 64, "process")
     assert resumed is not None
-    assert resumed.append([b"b" * 64]) == [128]
+    assert resumed.append([[b"b" * 64]]) == [128]
     assert path.read_bytes() == b"a" * 64 + b"torn" + bytes(60) + b"b" * 64
 
 
@@ -59,7 +59,7 @@ def test_a_reader_keeps_few_files_open(tmp_path):
     names = []
     for number in range(100):
         writer = ShardWriter.create(tmp_path, "process")
-        writer.append([bytes([number]) * 64])
+        writer.append([[bytes([number]) * 64]])
         writer.close()
         names.append(writer.name)
     before = len(os.listdir("/proc/self/fd"))
