@@ -18,6 +18,7 @@ from streamvlm.memory.disk import blob, quant
 from streamvlm.memory.disk.blob import Array, Pieces
 from streamvlm.types import MemoryRecord, VisualTokens
 
+_INT16 = 2**15
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -73,13 +74,14 @@ def _where_and_when(
     tokens: VisualTokens, frame_seconds: NDArray[np.float64]
 ) -> dict[str, NDArray[Any]]:
     steps, rows, columns = tokens.grid
-    position, seconds = _numpy(tokens.position), _numpy(tokens.seconds).astype(np.float64)
-    limits = (max(steps, 1), rows, columns)
-    if not ((position >= 0) & (position < limits)).all():
+    position = _numpy(tokens.position)
+    seconds = _numpy(tokens.seconds).astype(np.float64, copy=False)
+    if not ((position >= 0) & (position < (max(steps, 1), rows, columns))).all():
         return {"position": np.ascontiguousarray(position), "seconds": seconds}
+    place = position @ np.array((rows * columns, columns, 1))
+    place = place.astype(np.int16) if steps * rows * columns <= _INT16 else _narrow(place)
     step = position[:, 0]
-    place = _narrow(position @ np.array((rows * columns, columns, 1)))
-    if step.max(initial=-1) < len(frame_seconds) and (frame_seconds[step] == seconds).all():
+    if steps <= len(frame_seconds) and (frame_seconds[step] == seconds).all():
         return {"place": place}
     by_step = _by_step(step, seconds, steps)
     if (by_step[step] == seconds).all():
@@ -97,7 +99,7 @@ def _by_step(
 
 def _whole(numbers: NDArray[np.float32]) -> NDArray[Any]:
     """As int16 if that holds them all, as it does how many tokens one stands for."""
-    is_small = numbers.min(initial=0) >= 0 and numbers.max(initial=0) <= np.iinfo(np.int16).max
+    is_small = numbers.min(initial=0) >= 0 and numbers.max(initial=0) < _INT16
     narrow = numbers.astype(np.int16) if is_small else numbers
     return narrow if (narrow == numbers).all() else numbers
 

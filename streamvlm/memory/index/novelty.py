@@ -120,6 +120,9 @@ def _unlike(
     if not is_new.any():
         return novel
     is_unlike = keys @ keys.T < cosine
+    alike = ~is_unlike[is_new][:, is_new]
+    if np.count_nonzero(alike) == len(alike):  # each is like itself alone
+        return is_new
     # As many rounds as there are novel keys, of which there are few.
     while is_new.any():
         first = is_new.argmax()
