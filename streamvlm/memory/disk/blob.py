@@ -8,7 +8,7 @@ several copies and a pointer for each tensor, takes longer than the disk does.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,22 @@ Array = torch.Tensor | NDArray[Any]
 Pieces = list[bytes | memoryview]
 """Bytes that follow one another."""
 
-_TYPES = {
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "I64": torch.int64,
-    "U64": torch.uint64,
+_NUMPY: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "I16": np.dtype(np.int16),
+    "F16": np.dtype(np.float16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+    "U64": np.dtype(np.uint64),
 }
 _NAMES: dict[Any, str] = {
-    **{kind: name for name, kind in _TYPES.items()},
-    **{torch.empty(0, dtype=kind).numpy().dtype: n for n, kind in _TYPES.items() if n != "BF16"},
+    **{kind: name for name, kind in _NUMPY.items()},
+    **{torch.from_numpy(np.empty(0, kind)).dtype: name for name, kind in _NUMPY.items()},
+    torch.bfloat16: "BF16",
 }
+_READ_AS = {**_NUMPY, "BF16": np.dtype(np.int16)}
 _TEXT = "record"
 _ALIGNED = 8
 
@@ -77,7 +78,7 @@ def size(pieces: Sequence[bytes | memoryview]) -> int:
     return sum(map(len, pieces))
 
 
-def text(blob: bytes) -> str:
+def text(blob: bytes | memoryview) -> str:
     """The text of a blob.
 
     Raises:
@@ -87,38 +88,54 @@ def text(blob: bytes) -> str:
     return found
 
 
-def load(blob: bytearray) -> tuple[dict[str, torch.Tensor], str]:
-    """Turn a blob back into arrays and text.
+class Arrays:
+    """Named arrays that share the memory of a blob.
 
     Args:
-        blob: what `save` gave; the arrays share its memory.
+        blob: what `save` gave, in memory that may be written.
 
     Raises:
         ValueError: `save` did not write it.
     """
-    head, begin = _head(blob)
-    written = head.pop("__metadata__")[_TEXT]
-    try:
-        return {name: _array(blob, begin, about) for name, about in head.items()}, written
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"no arrays: {error}") from error
+
+    def __init__(self, blob: bytearray | memoryview) -> None:
+        self._about, begin = _head(blob)
+        self.text: str = self._about.pop("__metadata__")[_TEXT]
+        """What was saved with them."""
+        self._content = memoryview(blob)[begin:]
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of all arrays."""
+        return self._about.keys()
+
+    def numpy(self, name: str) -> NDArray[Any]:
+        """One of them; bfloat16, which numpy does not have, as int16.
+
+        Raises:
+            KeyError: there is none of that name.
+            ValueError: it is not whole.
+        """
+        about = self._about[name]
+        try:
+            first, last = about["data_offsets"]
+            kind = _READ_AS[about["dtype"]]
+            return np.frombuffer(self._content[first:last], kind).reshape(about["shape"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no array {name}: {error}") from error
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The same as a tensor, of its own type."""
+        found = torch.from_numpy(self.numpy(name))
+        return found.view(torch.bfloat16) if self._about[name]["dtype"] == "BF16" else found
 
 
-def _head(blob: bytes | bytearray) -> tuple[dict[str, Any], int]:
+def _head(blob: bytes | bytearray | memoryview) -> tuple[dict[str, Any], int]:
     """The JSON head, and where the arrays begin."""
     begin = 8 + int.from_bytes(blob[:8], "little")
     try:
-        head: dict[str, Any] = json.loads(blob[8:begin])
+        head: dict[str, Any] = json.loads(bytes(blob[8:begin]))
         head["__metadata__"][_TEXT]
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"no head: {error}") from error
     return head, begin
-
-
-def _array(blob: bytearray, begin: int, about: Mapping[str, Any]) -> torch.Tensor:
-    first, last = about["data_offsets"]
-    kind, shape = _TYPES[about["dtype"]], about["shape"]
-    if first == last:
-        return torch.empty(shape, dtype=kind)
-    count = (last - first) // kind.itemsize
-    return torch.frombuffer(blob, dtype=kind, count=count, offset=begin + first).view(shape)

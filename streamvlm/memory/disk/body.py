@@ -110,7 +110,7 @@ def _narrow(numbers: NDArray[np.int64]) -> NDArray[Any]:
     return narrow if (narrow == numbers).all() else numbers.astype(np.int64)
 
 
-def about(body: bytes) -> dict[str, Any]:
+def about(body: bytes | memoryview) -> dict[str, Any]:
     """What a body says of its record: id, stream, start, end, tier, …
 
     Raises:
@@ -120,13 +120,11 @@ def about(body: bytes) -> dict[str, Any]:
     return found
 
 
-def unpack(
-    body: bytes | memoryview, keys: NDArray[np.float32]
-) -> tuple[MemoryRecord, NDArray[np.int64]]:
+def unpack(body: memoryview, keys: NDArray[np.float32]) -> tuple[MemoryRecord, NDArray[np.int64]]:
     """Turn a body back into the record.
 
     Args:
-        body: what `pack` gave.
+        body: what `pack` gave; the record shares its memory if that may be written.
         keys: (K, E) in the order in which they were written.
 
     Returns:
@@ -135,11 +133,11 @@ def unpack(
     Raises:
         ValueError: it is not what `pack` wrote.
     """
-    parts, text = blob.load(bytearray(body))
-    known = json.loads(text)
+    parts = blob.Arrays(bytearray(body) if body.readonly else body)
+    known = json.loads(parts.text)
     order = np.arange(len(keys))
-    if "key_order" in parts:
-        order = parts["key_order"].to(torch.int64).numpy()
+    if "key_order" in parts.names:
+        order = parts.numpy("key_order").astype(np.int64)
         keys = keys[np.argsort(order)]
     record = MemoryRecord(
         id=known["id"],
@@ -148,41 +146,46 @@ def unpack(
         end=known["end"],
         keys=keys,
         tokens=_tokens(parts, known),
-        frame_seconds=parts["frame_seconds"].numpy(),
-        frame_hash=parts["frame_hash"].numpy(),
-        thumbnail=parts["thumbnail"].numpy().tobytes(),
+        frame_seconds=parts.numpy("frame_seconds"),
+        frame_hash=parts.numpy("frame_hash"),
+        thumbnail=parts.numpy("thumbnail").tobytes(),
         tier=known["tier"],
     )
     return record, order
 
 
-def _tokens(parts: dict[str, torch.Tensor], known: dict[str, Any]) -> VisualTokens:
+def _tokens(parts: blob.Arrays, known: dict[str, Any]) -> VisualTokens:
     def feature(field: str) -> torch.Tensor | None:
         prefix = f"{field}."
-        own = {part[len(prefix) :]: parts[part] for part in parts if part.startswith(prefix)}
+        names = [name for name in parts.names if name.startswith(prefix)]
+        own = {name.removeprefix(prefix): parts.tensor(name) for name in names}
         return quant.decode(known["payload"], own, getattr(torch, known["dtype"])) if own else None
 
     features = feature("features")
     if features is None:
         raise ValueError("no features")
     steps, rows, columns = known["grid"]
-    times = parts.get("step_seconds", parts["frame_seconds"]).numpy()
-    if "place" in parts:
+    if "place" in parts.names:
         shape = (max(steps, 1), max(rows, 1), max(columns, 1))
-        split = np.unravel_index(parts["place"].numpy(), shape)
-        position = torch.from_numpy(np.stack(split, axis=1))
+        position = np.stack(np.unravel_index(parts.numpy("place"), shape), axis=1)
     else:
-        position = parts["position"]
-    step = position[:, 0].numpy()
-    seconds = parts["seconds"] if "seconds" in parts else torch.from_numpy(times[step])
-    ones = torch.ones(len(features), dtype=torch.float32)
+        position = parts.numpy("position")
+    if "seconds" in parts.names:
+        seconds = parts.numpy("seconds")
+    else:
+        times = "step_seconds" if "step_seconds" in parts.names else "frame_seconds"
+        seconds = parts.numpy(times)[position[:, 0]]
+    if "weight" in parts.names:
+        weight = parts.tensor("weight").to(torch.float32)
+    else:
+        weight = torch.ones(len(features), dtype=torch.float32)
     return VisualTokens(
         model=known["model"],
         features=features,
-        position=position,
-        seconds=seconds,
+        position=torch.from_numpy(position),
+        seconds=torch.from_numpy(seconds),
         grid=(steps, rows, columns),
-        weight=parts["weight"].to(torch.float32) if "weight" in parts else ones,
+        weight=weight,
         deepstack=feature("deepstack"),
-        rank=parts["rank"].to(torch.int64) if "rank" in parts else None,
+        rank=parts.tensor("rank").to(torch.int64) if "rank" in parts.names else None,
     )

@@ -88,7 +88,7 @@ class Head(NamedTuple):
         return length + -length % HEAD_BYTES
 
     @classmethod
-    def parse(cls, blob: bytes, name: str) -> Self:
+    def parse(cls, blob: bytes | memoryview, name: str) -> Self:
         """Read the head of a packed record.
 
         Args:
@@ -258,7 +258,7 @@ def _pack_others(keys: NDArray[np.float16]) -> bytes:
     return b"".join((codes.tobytes(), scales.tobytes()))
 
 
-def unpack_indexed(blob: bytes, name: str) -> NDArray[np.float16]:
+def unpack_indexed(blob: bytes | memoryview, name: str) -> NDArray[np.float16]:
     """Read the indexed keys from a packed record's beginning.
 
     Args:
@@ -278,7 +278,7 @@ def unpack_indexed(blob: bytes, name: str) -> NDArray[np.float16]:
     return np.frombuffer(part, dtype="<f2").reshape(head.num_indexed, head.key_width)
 
 
-def unpack_keys(blob: bytes, name: str) -> NDArray[np.float32]:
+def unpack_keys(blob: bytes | memoryview, name: str) -> NDArray[np.float32]:
     """Read all keys from a packed record's beginning, the indexed ones first.
 
     Args:
@@ -315,16 +315,16 @@ class Stored(NamedTuple):
     """(K,) which of its keys the index has."""
 
 
-def unpack(blob: bytes, name: str) -> MemoryRecord:
+def unpack(blob: bytes | memoryview, name: str) -> MemoryRecord:
     """Turn bytes back into the record; see `unpack_stored`."""
     return unpack_stored(blob, name).record
 
 
-def unpack_stored(blob: bytes, name: str) -> Stored:
+def unpack_stored(blob: bytes | memoryview, name: str) -> Stored:
     """Turn bytes back into the record, and into what the index has of it.
 
     Args:
-        blob: a whole packed record.
+        blob: a whole packed record; the record shares its memory if that may be written.
         name: the id it must have.
 
     Raises:

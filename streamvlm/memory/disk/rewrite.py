@@ -125,7 +125,7 @@ def _new(piece: Kept | Replaced, reader: ShardReader) -> _New:
     segment = piece.row.segment
     blob = reader.read(piece.row.shard, segment.offset, segment.length)
     # What a damaged file lacks stays damage, and is reported when the record is read.
-    return _New([piece.row], segment, blob.ljust(segment.length, b"\0"))
+    return _New([piece.row], segment, blob.tobytes().ljust(segment.length, b"\0"))
 
 
 def remove_dead(path: Path, catalog: Catalog, reader: ShardReader) -> int:

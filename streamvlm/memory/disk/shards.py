@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from streamvlm.memory.disk.blob import Pieces, size
 from streamvlm.memory.disk.codec import HEAD_BYTES
 from streamvlm.memory.disk.folder import Sync, sync_folder
@@ -163,8 +165,8 @@ class ShardReader:
         self._lock = threading.Lock()
         self._descriptors: OrderedDict[str, int] = OrderedDict()
 
-    def read(self, shard: str, offset: int, length: int) -> bytes:
-        """Up to `length` bytes of a shard; fewer where the file ends.
+    def read(self, shard: str, offset: int, length: int) -> memoryview:
+        """Up to `length` bytes of a shard, for the caller to keep; fewer where the file ends.
 
         Raises:
             OSError: the file is missing or cannot be read.
@@ -176,8 +178,10 @@ class ShardReader:
                 if len(self._descriptors) > _OPEN_FILES:
                     os.close(self._descriptors.popitem(last=False)[1])
             self._descriptors.move_to_end(shard)
+            # Memory that may be written: torch, which reads it in place, takes no other.
+            content = np.empty(length, np.uint8).data
             # Inside the lock, so that no other thread closes the file meanwhile.
-            return os.pread(self._descriptors[shard], length, offset)
+            return content[: os.preadv(self._descriptors[shard], [content], offset)]
 
     def forget(self, shard: str) -> None:
         """Close a shard whose file is to go."""

@@ -116,7 +116,7 @@ def _unlike(
 ) -> NDArray[np.bool_]:
     """(K,) bool: keys unlike all kept ones and unlike those chosen before them."""
     novel = np.zeros(len(keys), bool)
-    is_new = (keys @ kept.T).max(axis=1) < cosine
+    is_new: NDArray[np.bool_] = (keys @ kept.T).max(axis=1) < cosine
     if not is_new.any():
         return novel
     is_unlike = keys @ keys.T < cosine

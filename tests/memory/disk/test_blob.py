@@ -21,20 +21,20 @@ def saved(text: str = "a text") -> bytes:
 
 
 def test_arrays_and_text_come_back_as_they_were():
-    arrays, text = blob.load(bytearray(saved('{"a": "ü"}')))
-    assert text == blob.text(saved('{"a": "ü"}')) == '{"a": "ü"}'
-    assert arrays.keys() == ARRAYS.keys()
+    arrays = blob.Arrays(bytearray(saved('{"a": "ü"}')))
+    assert arrays.text == blob.text(saved('{"a": "ü"}')) == '{"a": "ü"}'
+    assert arrays.names == ARRAYS.keys()
     for name, wanted in ARRAYS.items():
         wanted = torch.as_tensor(np.array(wanted) if isinstance(wanted, np.ndarray) else wanted)
-        assert arrays[name].dtype == wanted.dtype
-        assert torch.equal(arrays[name], wanted)
+        assert arrays.tensor(name).dtype == wanted.dtype
+        assert torch.equal(arrays.tensor(name), wanted)
 
 
 def test_the_safetensors_library_reads_what_is_written(tmp_path):
-    arrays, _ = blob.load(bytearray(saved()))
+    arrays = blob.Arrays(bytearray(saved()))
     theirs = safetensors.torch.load(saved())
-    assert theirs.keys() == arrays.keys()
-    assert all(torch.equal(theirs[name], arrays[name]) for name in arrays)
+    assert theirs.keys() == arrays.names
+    assert all(torch.equal(theirs[name], arrays.tensor(name)) for name in arrays.names)
     (tmp_path / "one.safetensors").write_bytes(saved())
     with safe_open(tmp_path / "one.safetensors", "pt") as file:
         assert file.metadata() == {"record": "a text"}
@@ -42,9 +42,9 @@ def test_the_safetensors_library_reads_what_is_written(tmp_path):
 
 def test_what_the_safetensors_library_writes_is_read():
     theirs = {name: torch.as_tensor(np.array(ARRAYS[name])) for name in ("seconds", "hash")}
-    arrays, text = blob.load(bytearray(safetensors.torch.save(theirs, {"record": "a text"})))
-    assert text == "a text"
-    assert all(torch.equal(theirs[name], arrays[name]) for name in theirs)
+    arrays = blob.Arrays(bytearray(safetensors.torch.save(theirs, {"record": "a text"})))
+    assert arrays.text == "a text"
+    assert all(torch.equal(theirs[name], arrays.tensor(name)) for name in theirs)
 
 
 def test_large_arrays_are_not_copied():
@@ -68,4 +68,10 @@ def test_large_arrays_are_not_copied():
 )
 def test_what_is_no_blob_is_refused(content):
     with pytest.raises(ValueError):  # noqa: PT011
-        blob.load(bytearray(content))
+        read(content)
+
+
+def read(content: bytes) -> None:
+    arrays = blob.Arrays(bytearray(content))
+    for name in arrays.names:
+        arrays.tensor(name)
