@@ -6,7 +6,7 @@ will know. A shard that nobody adopts is an orphan, which maintenance removes af
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -114,7 +114,7 @@ def received(
             raise MemoryStoreError(
                 f"the shard {path} is gone; write it again from its sources, or leave it out"
             )
-        draft = home.with_name(f".{home.name}.{os.getpid()}")
+        draft = home.with_name(f".{home.name}.{secrets.token_hex(4)}")
         shutil.copyfile(path, draft)
         # Before its name, or a crash between the two leaves a file that only looks finished.
         folder.sync_file(draft)

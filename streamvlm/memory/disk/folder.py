@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,7 +110,7 @@ def make_durably(path: Path) -> None:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all, after any crash."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with draft.open("wb") as file:
         file.write(content)
         file.flush()
