@@ -15,9 +15,6 @@ a thirtieth of what crc32 does.
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -28,6 +25,7 @@ from xxhash import xxh3_64_intdigest as checksum
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.disk import body as bodies
 from streamvlm.memory.disk.blob import Pieces, size
+from streamvlm.memory.disk.keys import PackedKeys, as_stored, pack_keys, unpack_others
 from streamvlm.types import MemoryRecord
 
 HEAD_BYTES = 64
@@ -42,9 +40,6 @@ _HEAD = struct.Struct("<8sHHIIIQQQQQ")
 _SUM_BYTES = 8
 _KEY_BYTES = 2
 _SCALE_BYTES = 2
-_LOUDEST = 127
-# Rounding to float16 alone changes a length by up to 0.0005.
-_UNIT = 0.002
 
 
 class DamagedRecord(MemoryStoreError):
@@ -156,35 +151,6 @@ def pack(
     return b"".join(assemble(record, payload, pack_keys(keys, indexed), is_anchor=is_anchor))
 
 
-class PackedKeys(NamedTuple):
-    """The keys of a record as they are written."""
-
-    first: bytes
-    """Those that are indexed."""
-    others: bytes
-    num_keys: int
-    num_indexed: int
-    width: int
-    order: NDArray[np.int64] | None
-    """(K,) which key of the record each one written is; None if they are in their own order."""
-
-
-def pack_keys(keys: NDArray[np.float16], indexed: NDArray[np.bool_]) -> PackedKeys:
-    """Turn the keys of a record into bytes.
-
-    Args:
-        keys: (K, E) from `as_stored`.
-        indexed: (K,) which the index gets.
-    """
-    count = int(np.count_nonzero(indexed))
-    counts = (len(keys), count, keys.shape[1])
-    if count == len(keys):
-        return PackedKeys(keys.tobytes(), b"", *counts, None)
-    first, others = np.flatnonzero(indexed), np.flatnonzero(~indexed)
-    order = np.concatenate([first, others]) if (first != np.arange(count)).any() else None
-    return PackedKeys(keys[first].tobytes(), _pack_others(keys[others]), *counts, order)
-
-
 def assemble(record: MemoryRecord, payload: str, keys: PackedKeys, *, is_anchor: bool) -> Pieces:
     """A record as pieces that follow one another, as `pack` joins them.
 
@@ -210,52 +176,12 @@ def assemble(record: MemoryRecord, payload: str, keys: PackedKeys, *, is_anchor:
     return [*pieces, bytes(-size(pieces) % HEAD_BYTES)]
 
 
-def as_stored(records: Sequence[MemoryRecord]) -> list[NDArray[np.float16]]:
-    """The keys (K, E) of each record as they are indexed.
-
-    Args:
-        records: at least one, with keys of the same width.
-
-    Raises:
-        MemoryStoreError: they are not unit vectors.
-    """
-    for record in records:
-        if record.keys.ndim != 2 or not len(record.keys):
-            raise _unfit(record)
-    # All at once: of a few keys a call of numpy takes longer than its work.
-    keys = np.concatenate([record.keys for record in records]).astype("<f2", copy=False)
-    squares = np.einsum("ke,ke->k", keys, keys, dtype=np.float32)
-    is_unit = np.abs(squares - 1) < 2 * _UNIT
-    ends = list(accumulate((len(record.keys) for record in records), initial=0))
-    if not is_unit.all():
-        raise _unfit(records[bisect_right(ends, is_unit.argmin()) - 1])
-    return [keys[first:last] for first, last in pairwise(ends)]
-
-
-def _unfit(record: MemoryRecord) -> MemoryStoreError:
-    lengths = np.linalg.norm(np.atleast_1d(record.keys).astype(np.float32), axis=-1)
-    return MemoryStoreError(
-        f"record {record.id}: keys must be (K, E) unit vectors with K ≥ 1, found shape "
-        f"{record.keys.shape} and lengths {np.array2string(lengths, threshold=4)}; check the "
-        "embedder"
-    )
-
-
 def _checksum(pieces: Pieces) -> int:
     digest = xxh3_64()
     for piece in pieces:
         digest.update(piece)
     found: int = digest.intdigest()
     return found
-
-
-def _pack_others(keys: NDArray[np.float16]) -> bytes:
-    """Keys (n, E) that are only compared once a record is near: int8 with a scale each."""
-    wide = keys.astype(np.float32)
-    scales = (np.abs(wide).max(axis=1, initial=0) / _LOUDEST).astype("<f2")
-    codes = np.rint(wide / scales[:, None].astype(np.float32))
-    codes = codes.clip(-_LOUDEST, _LOUDEST).astype(np.int8)
-    return b"".join((codes.tobytes(), scales.tobytes()))
 
 
 def unpack_indexed(blob: bytes | memoryview, name: str) -> NDArray[np.float16]:
@@ -271,11 +197,7 @@ def unpack_indexed(blob: bytes | memoryview, name: str) -> NDArray[np.float16]:
     Raises:
         DamagedRecord: head or keys are not what was written.
     """
-    head = Head.parse(blob, name)
-    part = memoryview(blob)[HEAD_BYTES : head.indexed_end]
-    if len(blob) < head.indexed_end or checksum(part) != head.indexed_sum:
-        raise DamagedRecord(_damage(name, "a key"))
-    return np.frombuffer(part, dtype="<f2").reshape(head.num_indexed, head.key_width)
+    return _indexed(Head.parse(blob, name), blob, name)
 
 
 def unpack_keys(blob: bytes | memoryview, name: str) -> NDArray[np.float32]:
@@ -291,18 +213,24 @@ def unpack_keys(blob: bytes | memoryview, name: str) -> NDArray[np.float32]:
     Raises:
         DamagedRecord: head or keys are not what was written.
     """
-    first = unpack_indexed(blob, name).astype(np.float32)
-    head = Head.parse(blob, name)
+    return _keys(Head.parse(blob, name), blob, name)
+
+
+def _indexed(head: Head, blob: bytes | memoryview, name: str) -> NDArray[np.float16]:
+    part = memoryview(blob)[HEAD_BYTES : head.indexed_end]
+    if len(blob) < head.indexed_end or checksum(part) != head.indexed_sum:
+        raise DamagedRecord(_damage(name, "a key"))
+    return np.frombuffer(part, dtype="<f2").reshape(head.num_indexed, head.key_width)
+
+
+def _keys(head: Head, blob: bytes | memoryview, name: str) -> NDArray[np.float32]:
+    first = _indexed(head, blob, name).astype(np.float32)
     if head.num_keys == head.num_indexed:
         return first
     part = memoryview(blob)[head.indexed_end : head.keys_end]
     if len(blob) < head.keys_end or checksum(part) != head.other_sum:
         raise DamagedRecord(_damage(name, "a key"))
-    count, width = head.num_keys - head.num_indexed, head.key_width
-    codes = np.frombuffer(part[: count * width], np.int8).reshape(count, width)
-    scales = np.frombuffer(part[count * width :], "<f2").astype(np.float32)
-    others = codes * scales[:, None]
-    others /= np.maximum(np.linalg.norm(others, axis=1, keepdims=True), _UNIT)
+    others = unpack_others(part, head.num_keys - head.num_indexed, head.key_width)
     return np.concatenate([first, others])
 
 
@@ -331,7 +259,7 @@ def unpack_stored(blob: bytes | memoryview, name: str) -> Stored:
         DamagedRecord: a part is not what was written, or it is another record.
     """
     head = Head.parse(blob, name)
-    keys = unpack_keys(blob, name)
+    keys = _keys(head, blob, name)
     body = memoryview(blob)[head.keys_end : head.keys_end + head.body_bytes]
     if len(body) != head.body_bytes or checksum(body) != head.body_sum:
         raise DamagedRecord(_damage(name, "its body"))

@@ -12,8 +12,9 @@ import numpy as np
 
 from streamvlm.memory.catalog.rows import Segment
 from streamvlm.memory.disk.blob import Pieces, size
-from streamvlm.memory.disk.codec import as_stored, assemble, pack_keys
+from streamvlm.memory.disk.codec import assemble
 from streamvlm.memory.disk.folder import Format
+from streamvlm.memory.disk.keys import as_stored, pack_keys
 from streamvlm.memory.index.novelty import StreamNovelty
 from streamvlm.types import MemoryRecord
 
