@@ -11,6 +11,7 @@ import pytest
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.audit import audit
 from streamvlm.memory.index import derived
+from streamvlm.memory.index.held import NO_RECORDS
 from streamvlm.memory.maintain import erase
 from streamvlm.memory.store import Memory, Novelty, ShardLimits, StreamInfo
 from streamvlm.memory.survey import survey
@@ -146,7 +147,7 @@ def test_a_damaged_catalogue_is_found_and_the_way_out_is_said(filled):
 
 def test_damaged_index_files_are_found_by_their_seal_and_cost_nothing(filled):
     name = shards(filled)[0].stem
-    derived.save(filled / "index", name, [np.ones((4, 32), np.float16)], b"codes")
+    derived.save(filled / "index", name, [np.ones((4, 32), np.float16)], b"codes", NO_RECORDS, 0)
     assert list(audit(filled)) == []
     flip(filled / "index" / f"{name}.npy", 130)
     (found,) = audit(filled)

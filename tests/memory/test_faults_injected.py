@@ -190,7 +190,7 @@ def deface(file, how, other):
 
 
 @pytest.mark.parametrize("how", ["zeroed page", "flipped bit", "cut", "empty", "of another shard"])
-@pytest.mark.parametrize("ending", ["npy", "json"])
+@pytest.mark.parametrize("ending", ["npy", "rows", "json"])
 def test_a_wrong_index_file_changes_no_answer_and_gives_one_warning(
     path, indexed, caplog, how, ending
 ):

@@ -14,6 +14,7 @@ from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.backup import back_up_catalog
 from streamvlm.memory.forget import erase_all, forget
 from streamvlm.memory.index import derived
+from streamvlm.memory.index.held import NO_RECORDS
 from streamvlm.memory.info import StreamInfo
 from streamvlm.memory.maintain import maintaining
 from streamvlm.memory.store import Memory, ShardLimits
@@ -70,7 +71,7 @@ def filled(path):
         memory.search(record(3).keys[0])
     for shard in sorted((path / "shards").iterdir())[:2]:
         keys = planted(1000).keys.astype(np.float16)
-        derived.save(path / "index", shard.stem, [keys], b"planted secret")
+        derived.save(path / "index", shard.stem, [keys], b"planted secret", NO_RECORDS, 0)
     back_up_catalog(path)
     return path
 
@@ -163,7 +164,7 @@ def test_what_rebuilds_backups_and_searches_left_behind_goes_too(filled):
     for place in ("catalog.db.old", ".catalog.rebuild", "backup/.catalog-2026-01-01.db.draft"):
         (filled / place).write_bytes(catalog)
     keys = planted(1000).keys.astype(np.float16)
-    derived.save(filled / "index", "a shard that is gone", [keys], b"planted secret")
+    derived.save(filled / "index", "a shard that is gone", [keys], b"planted secret", NO_RECORDS, 0)
     forget(filled, [SECRET])
     assert found_in(filled, traces([planted(1000)])) == set()
 

@@ -70,6 +70,7 @@ NAMED = [
     "replace .json",
     "replace .npy",
     "replace .faiss",
+    "replace .rows",
     "replace .svm",
     "replace .db",
     "unlink .svm",

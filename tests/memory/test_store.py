@@ -140,7 +140,7 @@ def test_a_large_memory_answers_the_same_without_and_with_damaged_index_files(
         best = np.argsort(-(flat @ query).reshape(3400, 10).max(1))[:8]
         assert [int(hit.id, 16) for hit in hits] == best.tolist()
     files = sorted((path / "index").iterdir())
-    assert [file.suffix for file in files] == [".faiss", ".json", ".npy"]
+    assert [file.suffix for file in files] == [".faiss", ".json", ".npy", ".rows"]
 
     def answers():
         with Memory.open(path, writable=False) as reader:
@@ -159,7 +159,7 @@ def test_a_large_memory_answers_the_same_without_and_with_damaged_index_files(
     for file in files:
         file.unlink()
     assert answers() == wanted
-    assert len(list((path / "index").iterdir())) == 3
+    assert len(list((path / "index").iterdir())) == 4
 
 
 def test_what_is_forgotten_is_neither_found_nor_loaded(path, memory, record):

@@ -7,10 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from streamvlm.memory.catalog.database import Database
+from streamvlm.memory.catalog.columns import Columns
 from streamvlm.memory.info import StreamInfo
 from streamvlm.types import Coverage, Span
 
@@ -84,13 +81,8 @@ Interval = tuple[int, float, float]
 """Number of a stream, and [from, to) in seconds of it: what lies between two anchors."""
 
 
-class Rows(Database):
+class Rows(Columns):
     """Everything that is asked of `catalog.db`; several threads may ask."""
-
-    def _all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self.lock:
-            self.follow()
-            return self.sql.execute(query, values).fetchall()
 
     def _rows(self, rest: str, values: Sequence[Any] = ()) -> list[Row]:
         found = self._all(f"{_ROW} {rest}", values)
@@ -99,10 +91,6 @@ class Rows(Database):
     def shards(self, state: str | None = None) -> list[Shard]:
         """All shards, or those in one state, oldest first."""
         return self._shards("WHERE ?1 IS NULL OR state = ?1 ORDER BY number", state)
-
-    def revisions(self) -> list[tuple[int, int]]:
-        """Another value whenever records left a shard: moved, thinned or forgotten."""
-        return self._all("SELECT number, rev FROM shard ORDER BY number")
 
     def shard(self, name: str) -> Shard | None:
         """The shard of a name, or None if it is not registered."""
@@ -127,8 +115,12 @@ class Rows(Database):
 
     def known(self, uids: Sequence[str]) -> set[str]:
         """Which of these record ids exist."""
-        query = "SELECT 1 FROM segment WHERE uid = ?"
-        return {uid for uid in uids if self._all(query, (uid,))}
+        found: set[str] = set()
+        for first in range(0, len(uids), _AT_ONCE):
+            some = uids[first : first + _AT_ONCE]
+            query = f"SELECT uid FROM segment WHERE uid IN ({','.join('?' * len(some))})"
+            found |= {uid for (uid,) in self._all(query, some)}
+        return found
 
     def is_covered(self, stream: str, start: float, end: float) -> bool:
         """Whether a merged record of a stream stands for a stretch of time already."""
@@ -172,6 +164,21 @@ class Rows(Database):
             some = sids[first : first + _AT_ONCE]
             found += self._rows(f"WHERE sid IN ({','.join('?' * len(some))})", some)
         return {row.sid: row for row in found}
+
+    def are_there(self, sids: Sequence[int]) -> bool:
+        """Whether all of these records, each named once, still exist."""
+        chosen = ",".join(map(str, sids))
+        query = f"SELECT count(*) FROM segment WHERE sid IN ({chosen})"
+        count: int = self._all(query)[0][0]
+        return count == len(sids)
+
+    def places(self, uids: Sequence[str]) -> dict[str, Row]:
+        """Where the records of these ids are; those that do not exist are left out."""
+        found: list[Row] = []
+        for first in range(0, len(uids), _AT_ONCE):
+            some = uids[first : first + _AT_ONCE]
+            found += self._rows(f"WHERE uid IN ({','.join('?' * len(some))})", some)
+        return {row.segment.uid: row for row in found}
 
     def place(self, uid: str) -> Row | None:
         """Where the record of an id is, or None if there is none."""
@@ -247,21 +254,6 @@ class Rows(Database):
             "WHERE segment.stream = stream.number ORDER BY start, sid LIMIT 1)"
         )
         return {name for (name,) in found}
-
-    def columns(self, shard: int, after: int) -> NDArray[np.float64]:
-        """What a search needs of a shard's records with a number above `after`.
-
-        Returns:
-            (n, 7): sid, stream number, start, end, indexed keys, number of the first, offset; in
-            the order of their keys.
-        """
-        found = self._all(
-            'SELECT sid, stream, start, "end", num_indexed, key_base, offset FROM segment '
-            "WHERE shard = ? AND sid > ? ORDER BY key_base, sid",
-            (shard, after),
-        )
-        # float64 holds whole numbers up to 2**53 exactly.
-        return np.array(found, dtype=np.float64).reshape(-1, 7)
 
     def stream_numbers(self) -> dict[str, int]:
         """The number of each stream that has a record or is known."""

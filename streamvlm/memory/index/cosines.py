@@ -36,12 +36,14 @@ def _blocks(
         yield buffer[: len(block)].copy_(block)
 
 
-def _inverse_length(keys: NDArray[np.float16]) -> NDArray[np.float32]:
-    """(n,) float32: 1 / length of each key, 0 for a key of zeros.
+def _inverse_length(
+    keys: NDArray[np.float16], rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """(M,) float32: 1 / length of the keys in these rows, or of all; 0 for a key of zeros.
 
     Rounding to float16 moves a length by up to 0.0005, which is more than near-duplicates differ.
     """
-    lengths = [torch.linalg.vector_norm(block, dim=1) for block in _blocks(keys)]
+    lengths = [torch.linalg.vector_norm(block, dim=1) for block in _blocks(keys, rows)]
     inverse = [torch.where(length > 0, 1 / length, 0) for length in lengths]
     return torch.cat(inverse).numpy() if inverse else np.empty(0, np.float32)
 
@@ -58,14 +60,15 @@ class HeldKeys:
     tail: NDArray[np.float16]
     """(t, E) those added."""
     inverse_length: NDArray[np.float32]
-    """(b + t,)"""
+    """(b + t,) NaN for those of `base` that were not needed yet."""
     _room: tuple[NDArray[np.float16], NDArray[np.float32]]
     """What `tail` and `inverse_length` are the beginnings of."""
 
     @classmethod
     def of(cls, base: NDArray[np.float16]) -> HeldKeys:
         """The keys (b, E); only read."""
-        tail, inverse_length = np.empty((0, base.shape[1]), np.float16), _inverse_length(base)
+        tail = np.empty((0, base.shape[1]), np.float16)
+        inverse_length = np.full(len(base), np.nan, np.float32)
         return cls(base, tail, inverse_length, (tail, inverse_length))
 
     def __len__(self) -> int:
@@ -92,7 +95,7 @@ class HeldKeys:
             queries: of unit length.
             rows: (M,) ascending, or None for all.
         """
-        lengths = self.inverse_length if rows is None else self.inverse_length[rows]
+        lengths = self._inverse_lengths(rows)
         cosines = np.empty((len(queries), len(lengths)), np.float32)
         columns, out = torch.from_numpy(queries).T.contiguous(), torch.from_numpy(cosines)
         start = 0
@@ -107,7 +110,18 @@ class HeldKeys:
         """(M, E) float32 of unit length: the keys in these rows, which ascend."""
         in_base, in_tail = self._split(rows)
         taken = np.concatenate([self.base[in_base], self.tail[in_tail]])
-        return taken.astype(np.float32) * self.inverse_length[rows, None]
+        return taken.astype(np.float32) * self._inverse_lengths(rows)[:, None]
+
+    def _inverse_lengths(self, rows: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        """(M,) those of the keys in these rows, or of all."""
+        known = self.inverse_length if rows is None else self.inverse_length[rows]
+        unknown = np.flatnonzero(np.isnan(known))
+        if not len(unknown):
+            return known
+        missing = unknown if rows is None else rows[unknown]
+        # Threads may do so at once: they write the same.
+        self.inverse_length[missing] = _inverse_length(self.base, missing)
+        return self.inverse_length if rows is None else self.inverse_length[rows]
 
     def _split(
         self, rows: NDArray[np.int64] | None

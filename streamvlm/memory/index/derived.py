@@ -1,7 +1,7 @@
-"""Index files: what can be thrown away at any time and is made again from the shards.
+"""Index files: what can be thrown away at any time and is made again from shards and catalogue.
 
 FAISS does not check its files (a zeroed page of one answered wrongly in silence), so the size and
-checksum of each are written to a third file, last, and compared before FAISS sees it.
+checksum of each are written to a file of their own, last, and compared before FAISS sees it.
 """
 
 from __future__ import annotations
@@ -12,24 +12,48 @@ import logging
 import mmap
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64
 
+from streamvlm.memory.index.held import RECORD
+
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 
 
-def _paths(folder: Path, shard: str) -> tuple[Path, Path, Path]:
-    keys, index, seal = (folder / f"{shard}.{end}" for end in ("npy", "faiss", "json"))
-    return keys, index, seal
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What index files hold of a shard."""
+
+    keys: NDArray[np.float16]
+    """(n, E) indexed keys, mapped."""
+    index: bytes | None
+    """The serialised FAISS index of them."""
+    records: NDArray[np.void]
+    """(m,) of `RECORD`: whose they are; keys of others may be among them."""
+    rev: int
+    """Of the shard when these were its records."""
+
+
+def _paths(folder: Path, shard: str) -> tuple[Path, Path, Path, Path]:
+    keys, index, rows, seal = (
+        folder / f"{shard}.{end}" for end in ("npy", "faiss", "rows", "json")
+    )
+    return keys, index, rows, seal
 
 
 def save(
-    folder: Path, shard: str, keys: Sequence[NDArray[np.float16]], index: bytes | None
+    folder: Path,
+    shard: str,
+    keys: Sequence[NDArray[np.float16]],
+    index: bytes | None,
+    records: NDArray[np.void],
+    rev: int,
 ) -> None:
     """Write the index files of a shard.
 
@@ -38,12 +62,14 @@ def save(
         shard: the shard's name.
         keys: pieces (·, E) float16 that follow one another.
         index: the serialised FAISS index of all of them, or None.
+        records: (m,) of `RECORD`, whose keys they are.
+        rev: of the shard when these were its records.
 
     Raises:
         OSError: they cannot be written; nothing is lost by that.
     """
     folder.mkdir(exist_ok=True)
-    key_path, index_path, seal_path = _paths(folder, shard)
+    key_path, index_path, row_path, seal_path = _paths(folder, shard)
     rows, width = sum(map(len, keys)), keys[0].shape[1]
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -55,8 +81,10 @@ def save(
         "version": _VERSION,
         "shard": shard,
         "keys": rows,
+        "rev": rev,
         "npy": _replace(key_path, blobs),
         "faiss": _replace(index_path, [index or b""]),
+        "rows": _replace(row_path, [records.tobytes()]),
     }
     _replace(seal_path, [json.dumps(seal).encode()])
 
@@ -74,9 +102,7 @@ def _replace(path: Path, blobs: Sequence[bytes | memoryview]) -> list[int]:
     return [size, digest.intdigest()]
 
 
-def load(
-    folder: Path, shard: str, width: int, committed: int
-) -> tuple[NDArray[np.float16], bytes | None] | None:
+def load(folder: Path, shard: str, width: int, committed: int) -> Saved | None:
     """Read the index files of a shard, if they are there and intact.
 
     Args:
@@ -86,8 +112,8 @@ def load(
         committed: how many keys the catalogue says the shard has.
 
     Returns:
-        Its first keys (n, E) float16, mapped, with n ≤ committed, and their serialised FAISS
-        index; or None, with a warning if the files are there but not intact.
+        What they hold, with n ≤ committed; or None, with a warning if the files are there but not
+        intact.
     """
     try:
         return _load(folder, shard, width, committed)
@@ -109,22 +135,23 @@ def flaw(folder: Path, shard: str, width: int, committed: int) -> str | None:
     return None
 
 
-def _load(
-    folder: Path, shard: str, width: int, committed: int
-) -> tuple[NDArray[np.float16], bytes | None]:
-    key_path, index_path, seal_path = _paths(folder, shard)
+def _load(folder: Path, shard: str, width: int, committed: int) -> Saved:
+    key_path, index_path, row_path, seal_path = _paths(folder, shard)
     seal = json.loads(seal_path.read_bytes())
     if seal["version"] != _VERSION or seal["shard"] != shard or seal["keys"] > committed:
         raise ValueError("they belong to another shard or version")
-    index = index_path.read_bytes()
-    sums = ([len(index), xxh3_64(index).intdigest()], _sum(key_path))
-    if sums != (seal["faiss"], seal["npy"]):
+    index, rows = index_path.read_bytes(), row_path.read_bytes()
+    sums = ([len(blob), xxh3_64(blob).intdigest()] for blob in (index, rows))
+    if [*sums, _sum(key_path)] != [seal["faiss"], seal["rows"], seal["npy"]]:
         raise ValueError("size or checksum differ")
     # Copy-on-write, because torch refuses to look at what it may not write.
     keys: NDArray[np.float16] = np.load(key_path, mmap_mode="c", allow_pickle=False)
     if keys.shape != (seal["keys"], width):
         raise ValueError(f"{keys.shape} keys instead of {(seal['keys'], width)}")
-    return keys, index or None
+    records = np.frombuffer(rows, RECORD)
+    if (records["base"] + records["count"]).max(initial=0) > len(keys):
+        raise ValueError("they lack keys of their records")
+    return Saved(keys, index or None, records, seal["rev"])
 
 
 def remove(folder: Path, shard: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamvlm.memory.index.scan import Look, Ranking
+from streamvlm.memory.index.scan import AnyScanner, Look, Ranking, Scanner
 
 _CHUNK = 262_144
 _LOW = 0xFFFF_FFFF
@@ -44,6 +44,9 @@ class DeviceScanner:
         """All keys and none."""
         keys: NDArray[np.float16] = self._held[0].cpu().numpy()
         return keys, keys[:0]
+
+    def unmap(self) -> None:
+        """Nothing to do: they were copied."""
 
     @property
     def has_index(self) -> bool:
@@ -123,3 +126,8 @@ def _ranked(scores: torch.Tensor, limit: int) -> list[Ranking]:
         (row[values > -np.inf], values[values > -np.inf])
         for row, values in zip(*found, strict=True)
     ]
+
+
+def scanner_on(device: str, keys: NDArray[np.float16], index: bytes | None) -> AnyScanner:
+    """A scanner of keys (n, E), with their index if there is one, on "cpu" or a torch device."""
+    return Scanner(keys, index) if device == "cpu" else DeviceScanner(keys, index, device=device)

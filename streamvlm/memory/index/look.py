@@ -42,32 +42,45 @@ def finer(
     coarse: Sequence[Ranking],
     queries: NDArray[np.float32],
     near: Iterable[Row],
+    rows: Rows,
     reader: ShardReader,
-) -> list[Ranking]:
+) -> tuple[list[Ranking], bool]:
     """Rankings in which records near the best ones are scored by all of their keys.
 
     Args:
         coarse: a ranking of record numbers for each query key.
         queries: (Q, E) unit vectors.
         near: the records to compare by all their keys; those that cannot be read are left out.
+        rows: the catalogue, which is asked where a record is that was moved meanwhile.
         reader: reads shards.
+
+    Returns:
+        The rankings; False if one of the records was merged or forgotten before it was read.
     """
     sids: list[int] = []
     keys: list[NDArray[np.float32]] = []
-    for row in {row.sid: row for row in near}.values():
-        try:
-            keys.append(read_keys(reader, row, queries.shape[1]))
-        except (DamagedRecord, OSError):
-            continue
-        sids.append(row.sid)
+    is_whole = True
+    wanted = {row.sid: row for row in near}
+    while wanted:
+        unread = {}
+        for row in wanted.values():
+            try:
+                keys.append(read_keys(reader, row, queries.shape[1]))
+                sids.append(row.sid)
+            except (DamagedRecord, OSError):
+                unread[row.sid] = row
+        now = rows.by_sid(list(unread))
+        is_whole &= len(now) == len(unread)
+        wanted = {sid: row for sid, row in now.items() if row.shard != unread[sid].shard}
     if not sids:
-        return list(coarse)
+        return list(coarse), is_whole
     first = np.cumsum([0, *map(len, keys[:-1])])
     flat = np.concatenate(keys)
     flat /= np.linalg.norm(flat, axis=1, keepdims=True)
     scores = np.maximum.reduceat(flat @ queries.T, first, axis=0)
     numbers = np.array(sids, np.int64)
-    return [_united(ranking, (numbers, scores[:, query])) for query, ranking in enumerate(coarse)]
+    united = [_united(each, (numbers, scores[:, query])) for query, each in enumerate(coarse)]
+    return united, is_whole
 
 
 def _united(one: Ranking, other: Ranking) -> Ranking:

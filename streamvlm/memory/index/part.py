@@ -1,4 +1,4 @@
-"""What a process holds of one shard to search it: the times of its records, the indexed keys."""
+"""What a process holds of one shard to search it, and how that follows the catalogue."""
 
 from __future__ import annotations
 
@@ -11,22 +11,30 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streamvlm.memory.catalog.rows import Shard
+from streamvlm.memory.catalog.columns import COLUMNS
+from streamvlm.memory.catalog.rows import Rows, Shard
 from streamvlm.memory.disk.codec import DamagedRecord, indexed_bytes, unpack_indexed
 from streamvlm.memory.disk.shards import ShardReader
 from streamvlm.memory.index import derived
-from streamvlm.memory.index.scan import INDEX_FROM, AnyScanner, Look, scanner_on
+from streamvlm.memory.index.device import scanner_on
+from streamvlm.memory.index.held import FIELDS, LOST, NO_RECORDS, Held
+from streamvlm.memory.index.scan import INDEX_FROM
 
 logger = logging.getLogger(__name__)
 
 _SAVE_EVERY = 65_536
+_PROBES = 16
+"""Records that are compared with the catalogue when index files are read."""
+_WORTH = 0.75
+"""Of the keys of a shard that was rewritten, so many must be in the new one to go on with them as
+they are held: those of records that are gone cost time in every search."""
 
 
 class Part:
-    """One shard as searched. Searches may go on while another thread follows the catalogue.
+    """One shard as searched. One thread at a time follows; `now` may be searched meanwhile.
 
     Args:
-        shard: its row when it was first seen; nothing is known of its records yet.
+        name: the shard's.
         width: E, the length of a key.
         reader: reads shards.
         index: the folder of index files.
@@ -34,214 +42,158 @@ class Part:
     """
 
     def __init__(
-        self, shard: Shard, width: int, reader: ShardReader, index: Path, device: str
+        self, name: str, width: int, reader: ShardReader, index: Path, device: str
     ) -> None:
         self.shard: Shard | None = None
         """The row of the shard as far as it was followed; None before the first time."""
-        self._name = shard.name
+        self._name = name
         self._width = width
         self._reader = reader
         self._index = index
         self._device = device
         self._lock = threading.Lock()
-        found = derived.load(index, shard.name, width, shard.num_keys)
-        self._start(*(found or (np.empty((0, width), np.float16), None)))
-        # sid, stream number, start, end, indexed keys, number of the first of them, offset
-        self._columns = np.empty((0, 7), np.float64)
-        # The record (its place in the columns) of each key; -1 where there is none any more.
-        self._owner = np.empty(0, np.int64)
-        self._has_owner = np.empty(0, bool)
-        self._is_full = True
-        self._numbers = np.empty(0, np.int64)
-        # Numbers of the records whose keys could not be read.
-        self._lost: set[int] = set()
+        self.now = self._nothing()
+        """What is searched."""
+        self._saved = 0
+        self._saved_codes = False
+        # The keys are not those of another shard, of which some records are gone for good.
+        self._is_own = True
 
-    def _start(self, keys: NDArray[np.float16], codes: bytes | None) -> None:
-        """Begin with what index files hold."""
-        self._scanner: AnyScanner = scanner_on(self._device, keys, codes)
-        self._saved = len(keys)
-        self._saved_codes = codes is not None
-
-    @property
-    def last(self) -> int:
-        """The number of the newest record held."""
-        return int(self._columns[:, 0].max(initial=0))
+    def _nothing(self) -> Held:
+        empty = np.empty((0, self._width), np.float16)
+        return Held.of(NO_RECORDS, scanner_on(self._device, empty, None))
 
     def follow(
-        self, shard: Shard, columns: NDArray[np.float64], others: Sequence[Part] = ()
+        self, shard: Shard, rows: Rows, others: Sequence[Held], left: list[Held]
     ) -> list[int]:
         """Take in what was committed since.
 
         Args:
             shard: its row now.
-            columns: `Rows.columns` of it above `last`, or of all its records if any left it.
+            rows: the catalogue, of the same moment.
             others: where the records may have been before they were moved here.
+            left: those of them that hold a shard in which nothing is left; one is taken out if this
+                part goes on with its keys.
 
         Returns:
             Numbers of the records that no search can find, because their keys cannot be read.
         """
         with self._lock:
-            if self.shard is None or self.shard.rev == shard.rev:
-                columns = np.concatenate([self._columns, columns])
-            if self.shard is None and not self._is_of(columns):
-                logger.warning(
-                    "index of %s in %s is thrown away and made again: it is of records that the "
-                    "catalogue does not have",
-                    self._name,
-                    self._index,
-                )
-                self._start(np.empty((0, self._width), np.float16), None)
-            fresh, lost = self._read(columns, shard.num_keys, others)
-            self._scanner.add(fresh)
-            self._lost.update(lost)
-            self._columns = columns
-            readable = ~np.isin(columns[:, 0], list(self._lost))
-            self._numbers = columns[:, 0].astype(np.int64)
-            self._owner = _owners(columns, shard.num_keys, readable)
-            self._has_owner = self._owner >= 0
-            self._is_full = bool(self._has_owner.all())
+            now, rev = self.now, -1 if self.shard is None else self.shard.rev
+            if self.shard is None or not self.shard.num_keys:
+                now, rev = self._loaded(shard, rows)
+            if rev == shard.rev and len(now.records):
+                columns = rows.columns(shard.number, now.last)
+            else:
+                sids = rows.sids(shard.number)
+                now = (now if len(now.records) else self._taken(shard, rows, sids, left)).only(sids)
+                columns = _missing(shard, rows, sids, now)
+            keys, is_lost = self._read(columns, others)
+            self.now = now.and_these(columns, keys, is_lost)
             self.shard = shard
+            lost: list[int] = columns["sid"][is_lost].tolist()
             return lost
 
-    def _is_of(self, columns: NDArray[np.float64]) -> bool:
-        """Whether the last of the loaded keys are those of the record that has their numbers now.
+    def _loaded(self, shard: Shard, rows: Rows) -> tuple[Held, int]:
+        """What index files hold, if they are there and of this shard, and its `rev` then."""
+        saved = derived.load(self._index, self._name, self._width, shard.num_keys)
+        if saved is None or not len(saved.records):
+            return self._nothing(), shard.rev
+        if not _is_of(saved, shard, rows):
+            logger.warning(
+                "index of %s in %s is thrown away and made again: it is of records that the "
+                "catalogue does not have",
+                self._name,
+                self._index,
+            )
+            return self._nothing(), shard.rev
+        self._saved, self._saved_codes = len(saved.keys), saved.index is not None
+        scanner = scanner_on(self._device, saved.keys, saved.index)
+        return Held.of(saved.records, scanner), saved.rev
 
-        They are not if the catalogue was replaced by an older copy and went on from there.
+    def _taken(self, shard: Shard, rows: Rows, sids: NDArray[np.int64], left: list[Held]) -> Held:
+        """What another shard held, if this one was made of most of its records; else nothing.
+
+        Copying the keys and giving each its code anew would take thirty times as long.
         """
-        keys = self._scanner.keys[0]
-        held = columns[(columns[:, 4] > 0) & (columns[:, 5] < len(keys))]
-        if not len(held):
-            return True
-        _, _, _, _, count, base, offset = held[held[:, 5].argmax()].astype(np.int64).tolist()
-        try:
-            blob = self._reader.read(self._name, offset, indexed_bytes(count, self._width))
-            own = unpack_indexed(blob, "")
-        except (DamagedRecord, OSError):
-            return True
-        return np.array_equal(keys[base : base + count], own)
+        for place, held in enumerate(left):
+            is_here = np.isin(held.records["sid"], sids) & (held.records["base"] != LOST)
+            if held.records["count"][is_here].sum() < _WORTH * max(1, len(held.scanner)):
+                continue
+            thinned = rows.columns(shard.number, min_tier=2)
+            changed = thinned["sid"][held.same(thinned) < 0]
+            del left[place]
+            held.scanner.unmap()
+            self._is_own = False
+            return held.only(np.setdiff1d(held.records["sid"][is_here], changed))
+        return self._nothing()
 
     def _read(
-        self, columns: NDArray[np.float64], num_keys: int, others: Sequence[Part]
-    ) -> tuple[NDArray[np.float16], list[int]]:
-        """The indexed keys that are not held yet, and the records of which they cannot be read."""
-        first = len(self._scanner)
-        fresh = np.zeros((num_keys - first, self._width), np.float16)
-        lost = []
-        wanted = columns[(columns[:, 5] >= first) & (columns[:, 4] > 0)]
+        self, columns: NDArray[np.void], others: Sequence[Held]
+    ) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+        """The indexed keys of records, one behind the other, and (n,) which cannot be read."""
+        counts = columns["count"]
+        last = counts.cumsum()
+        keys = np.empty((counts.sum(), self._width), np.float16)
+        is_wanted = counts > 0
         for other in others:
-            if not len(wanted):
-                break
-            is_there, keys = other.held(wanted)
-            fresh[_rows(wanted[is_there]) - first] = keys
-            wanted = wanted[~is_there]
-        for sid, _, _, _, count, base, offset in wanted.astype(np.int64).tolist():
+            if not is_wanted.any() or other.last < columns["sid"][is_wanted].min():
+                continue
+            place = np.where(is_wanted, other.same(columns), -1)
+            is_there = place >= 0
+            keys[np.repeat(is_there, counts)] = other.keys_of(place[is_there])
+            is_wanted &= ~is_there
+        is_lost = np.zeros(len(columns), bool)
+        for number in np.flatnonzero(is_wanted).tolist():
+            count, offset, end = (int(each[number]) for each in (counts, columns["offset"], last))
             try:
                 blob = self._reader.read(self._name, offset, indexed_bytes(count, self._width))
-                fresh[base - first : base - first + count] = unpack_indexed(blob, "")
+                keys[end - count : end] = unpack_indexed(blob, "")
             except (DamagedRecord, OSError):
-                lost.append(sid)
-        return fresh, lost
-
-    def held(self, columns: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float16]]:
-        """The indexed keys of records that are, or were, in this shard.
-
-        Args:
-            columns: (n, 7) as `Rows.columns` gives them, of any shard.
-
-        Returns:
-            (n,) bool, which records are held here, and their keys, one behind the other.
-        """
-        with self._lock:
-            mine = self._columns[~np.isin(self._columns[:, 0], list(self._lost))]
-            base, tail = self._scanner.keys
-        mine = mine[mine[:, 0].argsort()]
-        place = np.searchsorted(mine[:, 0], columns[:, 0]).clip(max=max(len(mine) - 1, 0))
-        if not len(mine):
-            return np.zeros(len(columns), bool), base[:0]
-        own = mine[place]
-        is_there = (own[:, 0] == columns[:, 0]) & (own[:, 4] == columns[:, 4])
-        rows = _rows(own[is_there])
-        keys = np.empty((len(rows), self._width), np.float16)
-        is_old = rows < len(base)
-        keys[is_old] = base[rows[is_old]]
-        keys[~is_old] = tail[rows[~is_old] - len(base)]
-        return is_there, keys
-
-    def look(
-        self,
-        queries: NDArray[np.float32],
-        streams: Sequence[int] | None,
-        times: tuple[float | None, float | None],
-        limit: int,
-    ) -> tuple[NDArray[np.int64], Look]:
-        """The records of this shard whose indexed keys are nearest, by their places.
-
-        Args:
-            queries: (Q, E) unit vectors.
-            streams: numbers of the streams to look at; None for all.
-            times: (since, until) in seconds; see `Memory.search`.
-            limit: how many records for each query key.
-
-        Returns:
-            The number of the record in each place, and what is seen at first sight.
-        """
-        with self._lock:
-            mask, owner, numbers = self._allowed(streams, times), self._owner, self._numbers
-        # Outside of it, as the scanner looks only at the keys that have an owner here.
-        return numbers, self._scanner.look(queries, owner, mask, limit)
-
-    def _allowed(
-        self, streams: Sequence[int] | None, times: tuple[float | None, float | None]
-    ) -> NDArray[np.bool_] | None:
-        """(n,) which keys may be found; None for all."""
-        since, until = times
-        if streams is None and since is None and until is None:
-            return None if self._is_full else self._has_owner
-        _, stream, start, end = self._columns[:, :4].T
-        allowed = np.ones(len(self._columns), bool)
-        if streams is not None:
-            allowed &= np.isin(stream, streams)
-        if since is not None:
-            allowed &= end > since
-        if until is not None:
-            allowed &= start < until
-        rows = _rows(self._columns[allowed])
-        mask = np.zeros(len(self._owner), bool)
-        mask[rows] = self._has_owner[rows]
-        return mask
+                is_lost[number] = True
+        return keys[np.repeat(~is_lost, counts)], is_lost
 
     def save(self) -> None:
         """Write the index files, if that is worth it and possible."""
         with self._lock:
-            if self._lost:
-                return
-            unsaved = len(self._scanner) - self._saved
-            new_codes = self._scanner.has_index and not self._saved_codes
+            scanner, records = self.now.scanner, self.now.records
+            unsaved = len(scanner) - self._saved
+            new_codes = scanner.has_index and not self._saved_codes
             if not new_codes and unsaved < (_SAVE_EVERY if self._saved else INDEX_FROM):
                 return
+            if self.shard is None or not self._is_own or (records["base"] == LOST).any():
+                return
             with suppress(OSError):
-                keys, codes = self._scanner.keys, self._scanner.serialize()
-                derived.save(self._index, self._name, keys, codes)
-                self._saved = len(self._scanner)
-                self._saved_codes = self._scanner.has_index or self._saved_codes
+                keys, codes = scanner.keys, scanner.serialize()
+                derived.save(self._index, self._name, keys, codes, records, self.shard.rev)
+                self._saved = len(scanner)
+                self._saved_codes = scanner.has_index or self._saved_codes
 
 
-def _owners(
-    columns: NDArray[np.float64], num_keys: int, readable: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """(num_keys,) int64: the place of each indexed key's record, -1 where there is none."""
-    counts, bases = (columns[:, 4] * readable).astype(np.int64), columns[:, 5].astype(np.int64)
-    owners = np.full(num_keys, -1, np.int64)
-    owners[_ranges(bases, counts)] = np.repeat(np.arange(len(columns)), counts)
-    return owners
+def _missing(shard: Shard, rows: Rows, sids: NDArray[np.int64], held: Held) -> NDArray[np.void]:
+    """The columns of a shard's records that are not held yet."""
+    missing = sids[~np.isin(sids, held.records["sid"])]
+    if not len(missing):
+        return np.empty(0, COLUMNS)
+    columns = rows.columns(shard.number, int(missing.min()) - 1)
+    return columns[np.isin(columns["sid"], missing)]
 
 
-def _rows(columns: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The numbers of the indexed keys of some records within their shard."""
-    return _ranges(columns[:, 5].astype(np.int64), columns[:, 4].astype(np.int64))
+def _is_of(saved: derived.Saved, shard: Shard, rows: Rows) -> bool:
+    """Whether index files are of the records that the catalogue has in a shard.
 
-
-def _ranges(first: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The numbers from each first on, so many, one range behind the other."""
-    total = int(counts.sum())
-    return np.arange(total) + np.repeat(first - (counts.cumsum() - counts), counts)
+    They are not if it was replaced by an older copy: as it goes on, it gives numbers once more. So
+    some of the records, the last among them, are compared.
+    """
+    records = saved.records
+    sids = records["sid"]
+    if saved.rev == shard.rev:
+        tally = rows.tally(shard.number, int(sids.max(initial=0)))
+        if tally != (len(sids), int(sids.sum())):
+            return False
+    places = np.unique(np.linspace(0, max(len(records), 1) - 1, _PROBES).astype(int))
+    probes = np.sort(records[places[: len(records)]], order="sid")
+    known = np.sort(rows.columns_of(shard.number, probes["sid"].tolist()), order="sid")
+    if saved.rev != shard.rev:
+        probes = probes[np.isin(probes["sid"], known["sid"])]
+    return all(np.array_equal(probes[name], known[name]) for name in FIELDS)

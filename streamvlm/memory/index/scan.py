@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -90,6 +90,9 @@ class AnyScanner(Protocol):
 
     def add(self, keys: NDArray[np.float16]) -> None:
         """Append keys (m, E)."""
+
+    def unmap(self) -> None:
+        """Hold the keys in main memory: the file they were mapped from can leave the disk."""
 
     def serialize(self) -> bytes | None:
         """The index of all keys as bytes, or None if there is none."""
@@ -208,6 +211,12 @@ class Scanner:
         with self._adding:
             self._keys = self._keys.and_these(keys)
 
+    def unmap(self) -> None:
+        """Hold the keys in main memory; see `AnyScanner`."""
+        with self._adding:
+            if isinstance(self._keys.base, np.memmap):
+                self._keys = replace(self._keys, base=np.array(self._keys.base))
+
     @property
     def has_index(self) -> bool:
         """True once a search needed the index."""
@@ -287,12 +296,3 @@ def _gain(narrow: Ranking, wide: Ranking, limit: int) -> float:
 def _replace(found: list[Ranking], places: NDArray[np.int64], others: list[Ranking]) -> None:
     for place, other in zip(places, others, strict=True):
         found[place] = other
-
-
-def scanner_on(device: str, keys: NDArray[np.float16], index: bytes | None) -> AnyScanner:
-    """A scanner of keys (n, E), with their index if there is one, on "cpu" or a torch device."""
-    if device == "cpu":
-        return Scanner(keys, index)
-    from streamvlm.memory.index.device import DeviceScanner
-
-    return DeviceScanner(keys, index, device=device)

@@ -22,8 +22,8 @@ DEPTH = 64
 planted events XTR put 100 % first at this depth, and 27 % at 1,024."""
 
 _PATIENCE = 50
-"""How often a search begins anew because records are moved or forgotten meanwhile: more often than
-maintenance, which rewrites one shard after the other, can get in its way."""
+"""How often a search begins anew because what it found is merged or forgotten meanwhile: more often
+than maintenance, which rewrites one shard after the other, can get in its way."""
 
 
 class Searching:
@@ -54,29 +54,34 @@ class Searching:
         if limit < 1:
             return []
         for _ in range(_PATIENCE):
-            before = self._rows.revisions()
-            hits = self._hits(queries, streams, times, limit)
-            # Did records leave a shard meanwhile, they may have been missed at their old place and
-            # at the new one.
-            if self._rows.revisions() == before:
+            hits, is_whole = self._hits(queries, streams, times, limit)
+            if is_whole:
                 break
         return hits
 
     def _hits(
         self, queries: NDArray[np.float32], streams: tuple[str, ...], times: Times, limit: int
-    ) -> list[Hit]:
+    ) -> tuple[list[Hit], bool]:
+        """What is found; False if some of it is gone by now, and what stands for it not found.
+
+        The index is searched as it was at one moment. A record that is moved later keeps its
+        number and is looked up where it is then.
+        """
         numbers = self._rows.stream_numbers() if streams else {}
         chosen = [numbers[name] for name in streams if name in numbers] if streams else None
         depth = max(DEPTH, 2 * limit)
         coarse = self._view.search(queries, chosen, times, depth)
         near = around_hits(self._rows, coarse, times, limit)
         near += at_edges(self._rows, streams, times)
-        fine = finer(coarse, queries, near, self._reader)
+        fine, is_whole = finer(coarse, queries, near, self._rows, self._reader)
         sids, scores = _scored(fine, limit)
         rows = self._rows.by_sid(sids.tolist())
         pairs = zip(sids.tolist(), scores.tolist(), strict=True)
-        found = ((rows[sid].segment, score) for sid, score in pairs if sid in rows)
-        return [Hit(s.uid, score, s.stream, s.start, s.end) for s, score in found]
+        found = [(rows[sid].segment, score) for sid, score in pairs if sid in rows]
+        is_whole &= len(found) == len(sids) and self._rows.are_there(
+            np.unique(np.concatenate([each for each, _ in coarse])).tolist()
+        )
+        return [Hit(s.uid, score, s.stream, s.start, s.end) for s, score in found], is_whole
 
     def _queries(self, key: NDArray[np.float32]) -> NDArray[np.float32]:
         """(Q, E) float32 unit vectors."""

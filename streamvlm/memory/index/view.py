@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streamvlm.memory.catalog.rows import Rows
+from streamvlm.memory.catalog.rows import Rows, Shard
 from streamvlm.memory.disk.shards import ShardReader
+from streamvlm.memory.index.held import Held
 from streamvlm.memory.index.part import Part
 from streamvlm.memory.index.scan import Ranking, best
 
@@ -60,8 +61,8 @@ class View:
             times: (since, until) in seconds.
             limit: how many records for each query key.
         """
-        parts = self._follow()
-        looks = [part.look(queries, streams, times, limit) for part in parts]
+        parts, held = self._follow()
+        looks = [each.look(queries, streams, times, limit) for each in held]
         # What is best in one shard settles what may be missing in the others.
         nothing = np.full((1, len(queries)), -np.inf, np.float32)
         floor = np.concatenate([nothing, *(look.tops[None] for _, look in looks)]).max(axis=0)
@@ -73,8 +74,8 @@ class View:
             part.save()
         return [_merged([each[query] for each in found], limit) for query in range(len(queries))]
 
-    def _follow(self) -> list[Part]:
-        """The shards as they are now."""
+    def _follow(self) -> tuple[list[Part], list[Held]]:
+        """The shards, and what is known of them at one moment."""
         with self._lock:
             for _ in range(_PATIENCE):
                 version = self._rows.version()
@@ -87,31 +88,38 @@ class View:
                 if not lost or self._rows.version() == version:
                     self._tell(lost)
                     break
-            return list(self._parts.values())
+            parts = list(self._parts.values())
+            return parts, [part.now for part in parts]
 
     def _look(self) -> list[int]:
         """Bring every part up to the catalogue; the records whose keys cannot be read."""
         lost: list[int] = []
-        before = list(self._parts.values())
+        before = {number: part.now for number, part in self._parts.items()}
         with self._rows.snapshot():
             shards = [shard for shard in self._rows.shards() if shard.state != "dead"]
-            self._parts = {
-                s.number: self._parts[s.number] for s in shards if s.number in self._parts
-            }
+            parts = {shard.number: self._part(shard) for shard in shards}
+            new = [shard for shard in shards if not len(parts[shard.number].now.records)]
             for shard in shards:
-                part = self._parts.get(shard.number)
-                if part is None:
-                    part = Part(shard, self._width, self._reader, self._index, self._device)
-                    self._parts[shard.number] = part
-                held = part.shard
-                if held != shard:
-                    is_whole = held is None or held.rev != shard.rev
-                    after = 0 if is_whole else part.last
-                    # A rewrite moves records: their keys need not be read again.
-                    others = before if held is None else ()
-                    columns = self._rows.columns(shard.number, after)
-                    lost += part.follow(shard, columns, others)
+                if shard not in new and parts[shard.number].shard != shard:
+                    lost += parts[shard.number].follow(shard, self._rows, (), [])
+            # A rewrite moves records: now it is known which shards they left.
+            left = [
+                held
+                for number, held in before.items()
+                if number not in parts or not len(parts[number].now.records)
+            ]
+            for shard in new:
+                if parts[shard.number].shard != shard:
+                    others = list(before.values())
+                    lost += parts[shard.number].follow(shard, self._rows, others, left)
+            self._parts = parts
         return lost
+
+    def _part(self, shard: Shard) -> Part:
+        """What is held of a shard, or what will be."""
+        return self._parts.get(shard.number) or Part(
+            shard.name, self._width, self._reader, self._index, self._device
+        )
 
     def _tell(self, lost: Sequence[int]) -> None:
         fresh = set(lost) - self._unreadable

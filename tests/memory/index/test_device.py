@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from streamvlm.memory.index import device
-from streamvlm.memory.index.device import DeviceScanner
-from streamvlm.memory.index.scan import INDEX_FROM, Scanner, scanner_on
+from streamvlm.memory.index.device import DeviceScanner, scanner_on
+from streamvlm.memory.index.scan import INDEX_FROM, Scanner
 
 WIDTH = 16
 

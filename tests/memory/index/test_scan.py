@@ -7,8 +7,8 @@ import torch
 
 from streamvlm.errors import MissingDependency
 from streamvlm.memory.index.codes import Codes
-from streamvlm.memory.index.device import DeviceScanner
-from streamvlm.memory.index.scan import INDEX_FROM, Scanner, best, best_per_record, scanner_on
+from streamvlm.memory.index.device import DeviceScanner, scanner_on
+from streamvlm.memory.index.scan import INDEX_FROM, Scanner, best, best_per_record
 
 WIDTH = 64
 MANY = 40_000
