@@ -97,13 +97,14 @@ class Writer:
             by_stream.setdefault(record.stream, []).append(record)
         done: dict[str, Packed] = {}
         try:
-            for stream, own in by_stream.items():
-                with self._thinking:
+            with self._thinking:
+                for stream, own in by_stream.items():
                     novelty = self._novelty(stream)
                     done |= {each.record.id: each for each in packed(own, self._format, novelty)}
-            batch = [done[uid] for uid in fresh]
-            if batch:
-                self._appender.append(batch)
+                batch = [done[uid] for uid in fresh]
+                # In here, so that of two copies of a record the one with its keys comes first.
+                ticket = self._appender.enqueue(batch)
+            self._appender.finish(ticket)
         except BaseException:
             # What was taken for kept is not there.
             for stream in by_stream:

@@ -24,7 +24,7 @@ _GROUP_BYTES = 1 << 25
 
 
 @dataclass(slots=True, eq=False)
-class _Batch:
+class Batch:
     """What one call of `append` brought, and what became of it."""
 
     packed: Sequence[Packed]
@@ -54,22 +54,31 @@ class Appender:
         self._writer: ShardWriter | None = None
         self._num_keys = 0
         self._given_up: set[str] = set()
-        self._waiting: deque[_Batch] = deque()
+        self._waiting: deque[Batch] = deque()
         self._disk = threading.Lock()
 
     def append(self, packed: Sequence[Packed]) -> None:
         """Write a batch: all of it exists when this returns, and nothing of it until then.
 
         Args:
-            packed: at least one record.
+            packed: the records.
 
         Raises:
             OSError: the disk is full or broken. The shard is given up, the next call begins
                 another.
             sqlite3.Error: the same, met by the catalogue.
         """
-        batch = _Batch(packed)
-        self._waiting.append(batch)
+        self.finish(self.enqueue(packed))
+
+    def enqueue(self, packed: Sequence[Packed]) -> Batch:
+        """The first half of `append`: the batch has its place after those that came before."""
+        batch = Batch(packed, done=not packed)
+        if packed:
+            self._waiting.append(batch)
+        return batch
+
+    def finish(self, batch: Batch) -> None:
+        """The second half of `append`."""
         with self._disk:
             while not batch.done:
                 self._write_group()
