@@ -1,16 +1,15 @@
 """Finding the records of one shard whose keys are nearest to query keys.
 
-Few keys, or few allowed by a filter, are compared exactly. Many are first ranked by 1-bit codes of
-all of them (RaBitQ, Gao and Long, SIGMOD 2024, as FAISS `IVF1,RaBitQfs`), then the best candidates
-are compared exactly. Nothing is pruned by clusters or graphs: in video most keys repeat a
-background, and the rare object that is asked for lies between the clusters.
+Few keys, or few allowed by a filter, are compared exactly. Many are first ranked by estimates from
+2-bit codes of all of them (see `codes`), then the best candidates are compared exactly. Nothing is
+pruned by clusters or graphs: in video most keys repeat a background, and the rare object that is
+asked for lies between the clusters.
 
-One bit cannot tell near-duplicates apart, so each answer is checked. The error of the estimates is
-known from random keys (the candidates cannot tell it: they are those estimated too high). A key
-that lies well above the worst candidate's estimate is almost surely a candidate itself. So if
-the best record of all shards stands out like this, all that stand out are found. If none does, more
-candidates are taken, and if these improve the answer by much or cost as much, all keys are
-compared.
+Codes cannot tell near-duplicates apart, so each answer is checked. The error of the estimates is
+known. A key that lies well above the worst candidate's estimate is almost surely a candidate
+itself. So if the best record of all shards stands out like this, all that stand out are found. If
+none does, more candidates are taken, and if these improve the answer by much or cost as much, all
+keys are compared.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamvlm.memory.index.codes import Codes
+from streamvlm.memory.index.codes import Codes, error
 from streamvlm.memory.index.cosines import HeldKeys
 
 INDEX_FROM = 16_384
@@ -279,7 +278,7 @@ class Scanner:
         """The rankings from so many candidates, and (Q,) `Look.needed`."""
         estimates, rows = self._codes.nearest(queries, asked.allowed, candidates)
         found = [asked.among(query, places) for query, places in zip(queries, rows, strict=True)]
-        needed = estimates.min(axis=1) + np.float32(_SURE * self._codes.error)
+        needed = estimates.min(axis=1) + np.float32(_SURE * error(queries.shape[1]))
         needed[[len(scores) < asked.limit for _, scores in found]] = np.inf
         # Where there are no more candidates, all keys were compared.
         needed[(rows < 0).any(axis=1)] = -np.inf

@@ -234,7 +234,7 @@ def test_a_narrow_filter_needs_no_faiss_even_with_many_keys(crowd, monkeypatch):
     assert set(records.tolist()) == {5, 70, 900}
 
 
-def test_the_one_bit_index_finds_what_brute_force_finds():
+def test_the_index_finds_what_brute_force_finds():
     keys, queries = cameras(MANY, seed=0)
     scanner, owners = scanner_of(keys), np.arange(MANY) // 2
     found = scanner.search(queries, owners, None, 10)
@@ -264,7 +264,8 @@ def test_many_queries_give_what_each_gives_alone(crowd, indexed):
 
 
 def test_a_clear_winner_takes_few_candidates_and_a_crowd_more(units):
-    keys = units(140_000, width=WIDTH)
+    keys, center = units(140_000, width=WIDTH), units(1, width=WIDTH, seed=9)
+    keys[70_000:] = unit(center + 0.2 * keys[70_000:])
     counts = []
 
     class Counted(Codes):
@@ -274,7 +275,7 @@ def test_a_clear_winner_takes_few_candidates_and_a_crowd_more(units):
 
     scanner, owners = scanner_of(keys), np.arange(len(keys))
     scanner._codes = Counted(None)
-    queries = np.concatenate([keys[:3], units(2, width=WIDTH, seed=9)])
+    queries = np.concatenate([keys[:3], unit(center + 0.2 * units(2, width=WIDTH, seed=8))])
     found = scanner.search(queries, owners, None, 4)
     assert counts == [(5, 256), (2, 4096)]
     assert [records[0] for records, _ in found[:3]] == [0, 1, 2]
