@@ -1,11 +1,13 @@
 """Records that are moved, thinned or forgotten while they are looked for: the old or the new."""
 
+import dataclasses
 import threading
 import time
 import weakref
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 import pytest
 
 from scripts.soak.records import IDENTITY, difference, number_of, record, shrunk, uid
@@ -13,7 +15,9 @@ from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.disk.codec import pack, unpack_stored
 from streamvlm.memory.disk.packing import Packed
 from streamvlm.memory.disk.rewrite import Kept, Replaced, remove_dead, rewrite
+from streamvlm.memory.disk.shards import ShardReader
 from streamvlm.memory.index import searching
+from streamvlm.memory.index.look import finer
 from streamvlm.memory.maintain import maintaining
 from streamvlm.memory.store import Memory, ShardLimits
 
@@ -68,6 +72,8 @@ def in_the_middle(monkeypatch, name, deed):
 @pytest.mark.parametrize("thinned", [(), range(60)])
 @pytest.mark.parametrize("key", [0, 2])
 def test_what_is_moved_during_a_search_is_found(path, full, monkeypatch, step, thinned, key):
+    # Without beginning anew: a record keeps its number.
+    monkeypatch.setattr(searching, "_PATIENCE", 1)
     with Memory.open(path, writable=False) as reader:
         for number in (7, 8):
             wanted = [hit.id for hit in reader.search(record(number).keys[key], limit=3)]
@@ -80,11 +86,43 @@ def test_what_is_moved_during_a_search_is_found(path, full, monkeypatch, step, t
 
 
 @pytest.mark.parametrize("step", ["around_hits", "finer", "xtr"])
+def test_what_is_merged_during_a_search_is_found(path, full, monkeypatch, step):
+    one, other = record(7), record(10)
+    keys = np.concatenate([one.keys, other.keys])
+    merged = dataclasses.replace(one, id="merged", end=other.end, keys=keys, tier=2)
+    packed = Packed(merged, [pack(merged, "raw")], len(keys), is_anchor=True)
+
+    def merge():
+        with maintaining(path, "process") as (catalog, reader):
+            rows = [catalog.place(each.id) for each in (one, other)]
+            assert rewrite(path, catalog, reader, [Replaced(rows, packed)], "process")
+
+    with in_the_middle(monkeypatch, step, merge):
+        hits = full.search(one.keys[1], limit=3)
+    assert hits[0].id == "merged"
+    assert {one.id, other.id}.isdisjoint(hit.id for hit in hits)
+
+
+@pytest.mark.parametrize("step", ["around_hits", "finer", "xtr"])
 def test_what_is_forgotten_during_a_search_makes_room_for_others(full, monkeypatch, step):
     with in_the_middle(monkeypatch, step, lambda: full.forget("stream-0.1")):
         hits = full.search(record(7).keys[0], limit=5)
     assert len(hits) == 5
     assert all(hit.stream != "stream-0.1" for hit in hits)
+
+
+@pytest.mark.parametrize("is_forgotten", [True, False])
+def test_what_is_moved_before_its_keys_are_read_is_looked_up_again(path, full, is_forgotten):
+    near = full._rows.stream_rows("stream-0.1")
+    nothing = [(np.empty(0, np.int64), np.empty(0, np.float32))]
+    if is_forgotten:
+        full.forget("stream-0.1")
+    moved(path)
+    reader = ShardReader(path / "shards")
+    ((sids, scores),), is_whole = finer(nothing, record(7).keys[:1], near, full._rows, reader)
+    assert is_whole == (not is_forgotten)
+    assert sorted(sids.tolist()) == ([] if is_forgotten else sorted(row.sid for row in near))
+    assert (is_forgotten and not len(scores)) or scores[0] > 0.99
 
 
 def test_what_is_moved_between_search_and_load_is_loaded(path, full):

@@ -1,8 +1,8 @@
 """What is written to the catalogue. A record exists if and only if its row is committed.
 
-This file, `rows` and `database` hold all SQL of StreamVLM. A shard is `open` while one writer, who
-holds a lock on its file, appends to it; `sealed` when nobody ever will again; `dead` when no record
-is left in it, until its files are gone.
+This file, `rows`, `columns` and `database` hold all SQL of StreamVLM. A shard is `open` while one
+writer, who holds a lock on its file, appends to it; `sealed` when nobody ever will again; `dead`
+when no record is left in it, until its files are gone.
 """
 
 from __future__ import annotations

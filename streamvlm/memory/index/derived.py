@@ -10,7 +10,7 @@ import io
 import json
 import logging
 import mmap
-import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,7 @@ def save(
 
 def _replace(path: Path, blobs: Sequence[bytes | memoryview]) -> list[int]:
     """Write a file beside and rename it; returns its size and checksum."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     digest, size = xxh3_64(), 0
     with draft.open("wb") as file:
         for blob in blobs:

@@ -52,7 +52,10 @@ class Held:
 
     def only(self, sids: NDArray[np.int64]) -> Held:
         """The same without the records that are not among these."""
-        stays = np.isin(self.records["sid"], sids)
+        return self.where(np.isin(self.records["sid"], sids))
+
+    def where(self, stays: NDArray[np.bool_]) -> Held:
+        """The same without the records for which this (n,) says no."""
         if stays.all():
             return self
         # The last place is for the -1 of keys without an owner.

@@ -114,18 +114,19 @@ class Part:
     def _taken(self, shard: Shard, rows: Rows, sids: NDArray[np.int64], left: list[Held]) -> Held:
         """What another shard held, if this one was made of most of its records; else nothing.
 
-        Copying the keys and giving each its code anew would take thirty times as long.
+        Copying the keys and giving each its code anew takes fourteen times as long.
         """
         for place, held in enumerate(left):
-            is_here = np.isin(held.records["sid"], sids) & (held.records["base"] != LOST)
-            if held.records["count"][is_here].sum() < _WORTH * max(1, len(held.scanner)):
+            numbers, counts = held.records["sid"], held.records["count"]
+            if counts[np.isin(numbers, sids)].sum() < _WORTH * max(1, len(held.scanner)):
                 continue
             thinned = rows.columns(shard.number, min_tier=2)
             changed = thinned["sid"][held.same(thinned) < 0]
             del left[place]
             held.scanner.unmap()
             self._is_own = False
-            return held.only(np.setdiff1d(held.records["sid"][is_here], changed))
+            return held.where((held.records["base"] != LOST) & ~np.isin(numbers, changed))
+        self._saved, self._saved_codes = 0, False
         return self._nothing()
 
     def _read(
@@ -141,6 +142,8 @@ class Part:
                 continue
             place = np.where(is_wanted, other.same(columns), -1)
             is_there = place >= 0
+            if not is_there.any():
+                continue
             keys[np.repeat(is_there, counts)] = other.keys_of(place[is_there])
             is_wanted &= ~is_there
         is_lost = np.zeros(len(columns), bool)

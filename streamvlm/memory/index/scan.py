@@ -30,6 +30,8 @@ INDEX_FROM = 16_384
 
 _KEEP = 64
 _OVER, _OVER_FILTERED, _OVER_MORE = 4, 16, 64
+# A mask that leaves so many keys is no filter: it hides what was forgotten since.
+_NEARLY_ALL = 0.9
 # With fewer keys than this for each candidate, all are compared.
 _WORTH = 32
 _PER_RECORD = 16
@@ -253,7 +255,7 @@ class Scanner:
         asked = _Asked(self._keys.first(len(owners)), owners, allowed, limit)
         count = len(owners) if allowed is None else int(np.count_nonzero(allowed))
         keep = max(_KEEP, limit)
-        first = keep * (_OVER if allowed is None else _OVER_FILTERED)
+        first = keep * (_OVER if count >= _NEARLY_ALL * len(owners) else _OVER_FILTERED)
         if len(owners) < INDEX_FROM or count < first * _WORTH:
             return Look(asked.exact(queries))
         self._codes.follow(self._keys)

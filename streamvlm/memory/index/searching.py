@@ -67,6 +67,7 @@ class Searching:
         The index is searched as it was at one moment. A record that is moved later keeps its
         number and is looked up where it is then.
         """
+        version = self._rows.version()
         numbers = self._rows.stream_numbers() if streams else {}
         chosen = [numbers[name] for name in streams if name in numbers] if streams else None
         depth = max(DEPTH, 2 * limit)
@@ -78,8 +79,9 @@ class Searching:
         rows = self._rows.by_sid(sids.tolist())
         pairs = zip(sids.tolist(), scores.tolist(), strict=True)
         found = [(rows[sid].segment, score) for sid, score in pairs if sid in rows]
-        is_whole &= len(found) == len(sids) and self._rows.are_there(
-            np.unique(np.concatenate([each for each, _ in coarse])).tolist()
+        # Nothing was committed meanwhile, or nothing that took away a record.
+        is_whole &= self._rows.version() == version or (
+            len(found) == len(sids) and self._rows.are_there(_records(coarse))
         )
         return [Hit(s.uid, score, s.stream, s.start, s.end) for s, score in found], is_whole
 
@@ -97,6 +99,11 @@ class Searching:
             )
         unit: NDArray[np.float32] = queries / lengths[:, None]
         return unit
+
+
+def _records(rankings: Sequence[Ranking]) -> list[int]:
+    found: list[int] = np.unique(np.concatenate([records for records, _ in rankings])).tolist()
+    return found
 
 
 def _scored(rankings: Sequence[Ranking], limit: int) -> Ranking:

@@ -189,3 +189,28 @@ def test_a_closed_catalogue_is_one_file(catalog, tmp_path):
     catalog.add("first", [segment(0)])
     catalog.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["catalog.db", "catalog.lock"]
+
+
+def test_the_columns_of_a_shard_say_where_its_keys_are(catalog):
+    catalog.add_shard("second")
+    catalog.add("first", [segment(0), segment(1, stream="b"), segment(2)])
+    catalog.add("second", [segment(3)])
+    first, second = (shard.number for shard in catalog.shards())
+    columns = catalog.columns(first)
+    names = ["sid", "start", "end", "tier", "count", "base", "offset"]
+    assert columns[names].tolist() == [
+        (1, 0.0, 1.0, 0, 2, 0, 0),
+        (2, 1.0, 2.0, 0, 2, 2, 64),
+        (3, 2.0, 3.0, 0, 2, 4, 128),
+    ]
+    assert columns["stream"][0] == columns["stream"][2] == catalog.stream_numbers()["a"]
+    assert catalog.columns(first, 2)["sid"].tolist() == [3]
+    assert len(catalog.columns(first, min_tier=1)) == 0
+    assert catalog.columns_of(first, [2, 4, 99])["sid"].tolist() == [2]
+    assert sorted(catalog.sids(first).tolist()) == [1, 2, 3]
+    assert catalog.sids(second).tolist() == [4]
+    assert catalog.sids(99).tolist() == []
+    assert catalog.tally(first, 2) == (2, 3)
+    assert catalog.tally(99, 2) == (0, 0)
+    assert catalog.are_there([1, 4])
+    assert not catalog.are_there([1, 5])
