@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamvlm.errors import MemoryStoreError
-from streamvlm.memory.catalog.rows import Rows
+from streamvlm.memory.catalog.rows import Row, Rows
 from streamvlm.memory.disk import folder
 from streamvlm.memory.disk.codec import DamagedRecord, GoneRecord, unpack
 from streamvlm.memory.disk.folder import in_words
@@ -144,25 +144,25 @@ class Reading:
             GoneRecord: there is no record of that id.
         """
         with self._using("read"):
-            return [self._load(uid) for uid in ids]
+            places = self._rows.places(ids)
+            return [self._load(uid, places.get(uid)) for uid in ids]
 
-    def _load(self, uid: str) -> MemoryRecord:
-        tried = None
+    def _load(self, uid: str, row: Row | None) -> MemoryRecord:
         for _ in range(_PATIENCE):
-            row = self._rows.place(uid)
             if row is None:
                 raise GoneRecord(
                     f"the memory {self.path} has no record {uid}; it may have been forgotten: "
                     "search again"
                 )
-            if row == tried:
-                break
             try:
                 segment = row.segment
                 return unpack(self._reader.read(row.shard, segment.offset, segment.length), uid)
             except OSError as error:
-                # Its shard may have been rewritten since the look: then it is elsewhere now.
                 tried, failure = row, error
+            # Its shard may have been rewritten since the look: then it is elsewhere now.
+            row = self._rows.places([uid]).get(uid)
+            if row == tried:
+                break
         raise DamagedRecord(
             f"record {uid} cannot be read ({failure.strerror}); restore its shard from a copy, or "
             "forget its stream and ingest it again"
