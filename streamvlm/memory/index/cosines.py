@@ -32,8 +32,8 @@ def _blocks(
     buffer = torch.empty(min(at_once, count), keys.shape[1])
     for start in range(0, count, at_once):
         here = slice(start, start + at_once)
-        block = torch.from_numpy(keys[here] if rows is None else keys[rows[here]])
-        yield buffer[: len(block)].copy_(block)
+        taken = keys[here] if rows is None else keys.take(rows[here], axis=0)
+        yield buffer[: len(taken)].copy_(torch.from_numpy(taken))
 
 
 def _inverse_length(

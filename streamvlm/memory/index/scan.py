@@ -154,7 +154,7 @@ def _at_least(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 def _group(owners: NDArray[np.int64], scores: NDArray[np.float32], limit: int) -> Ranking:
     if not len(owners):
         return owners, scores
-    first = np.flatnonzero(np.diff(owners, prepend=-1))
+    first = np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]]))
     return best(owners[first], np.maximum.reduceat(scores, first), limit)
 
 
@@ -169,18 +169,13 @@ class _Asked:
 
     def exact(self, queries: NDArray[np.float32]) -> list[Ranking]:
         """The rankings from comparing all keys that are allowed."""
-        rows = None if self.allowed is None else np.flatnonzero(self.allowed)
+        return self.among(queries, None if self.allowed is None else np.flatnonzero(self.allowed))
+
+    def among(self, queries: NDArray[np.float32], rows: NDArray[np.int64] | None) -> list[Ranking]:
+        """The rankings from comparing the keys in these rows, which ascend; None for all."""
         owners = self.owners if rows is None else self.owners[rows]
         cosines = self.keys.cosines(queries, rows)
         return [best_per_record(owners, scores, self.limit) for scores in cosines]
-
-    def among(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> Ranking:
-        """The ranking for a query (E,) from comparing the keys in these rows."""
-        # In the order of arrival, so that equal scores rank as they do in an exact search, and
-        # without those added since the search began.
-        rows = np.sort(rows[(rows >= 0) & (rows < len(self.keys))])
-        scores = self.keys.cosines(query[None], rows)[0]
-        return best_per_record(self.owners[rows], scores, self.limit)
 
 
 class Scanner:
@@ -279,7 +274,10 @@ class Scanner:
     ) -> tuple[list[Ranking], NDArray[np.float32]]:
         """The rankings from so many candidates, and (Q,) `Look.needed`."""
         estimates, rows = self._codes.nearest(queries, asked.allowed, candidates)
-        found = [asked.among(query, places) for query, places in zip(queries, rows, strict=True)]
+        # In the order of arrival, so that equal scores rank as they do in an exact search, and
+        # without those added since the search began.
+        each = np.unique(rows)
+        found = asked.among(queries, each[(each >= 0) & (each < len(asked.keys))])
         needed = estimates.min(axis=1) + np.float32(_SURE * error(queries.shape[1]))
         needed[[len(scores) < asked.limit for _, scores in found]] = np.inf
         # Where there are no more candidates, all keys were compared.
