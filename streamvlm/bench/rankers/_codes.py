@@ -1,6 +1,6 @@
 """A scan over 1-bit codes of all keys (RaBitQ, Gao and Long, SIGMOD 2024, in FAISS).
 
-It is the scan of the memory, but it takes as many candidates as it is told, whatever they are
+Unlike the scan of the memory it takes as many candidates as it is told, whatever they are
 worth, and has codes of few keys too: so the ways of searching differ in nothing else.
 """
 

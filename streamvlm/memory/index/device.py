@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamvlm.memory.index.scan import AnyScanner, Look, Ranking, Scanner
+from streamvlm.memory.index.scan import AnyScanner, Asked, Look, Ranking, Scanner
 
 _CHUNK = 262_144
 _LOW = 0xFFFF_FFFF
@@ -76,17 +76,12 @@ class DeviceScanner:
         room[: len(held)] = held
         return room
 
-    def search(
-        self,
-        queries: NDArray[np.float32],
-        owners: NDArray[np.int64],
-        allowed: NDArray[np.bool_] | None,
-        limit: int,
-    ) -> list[Ranking]:
-        """For each query key the records whose best key is nearest to it; see `AnyScanner`."""
+    def look(self, asked: Asked) -> Look:
+        """The records nearest to the query keys; nothing is left to be settled."""
+        queries, owners, allowed = asked.queries, asked.owners, asked.allowed
         num_records = int(owners.max(initial=-1)) + 1
         if not num_records:
-            return [(owners[:0], queries[:0, 0])] * len(queries)
+            return Look([(owners[:0], queries[:0, 0])] * len(queries))
         keys, inverse_length = self._held
         wanted = torch.from_numpy(queries).to(keys.device)
         record = torch.from_numpy(np.maximum(owners, 0)).to(keys.device)
@@ -98,17 +93,7 @@ class DeviceScanner:
             if mask is not None:
                 cosines.masked_fill_(~mask[rows], -torch.inf)
             scores.scatter_reduce_(1, record[rows].expand_as(cosines), cosines, "amax")
-        return _ranked(scores, limit)
-
-    def look(
-        self,
-        queries: NDArray[np.float32],
-        owners: NDArray[np.int64],
-        allowed: NDArray[np.bool_] | None,
-        limit: int,
-    ) -> Look:
-        """What `search` finds, which is all there is."""
-        return Look(self.search(queries, owners, allowed, limit))
+        return Look(_ranked(scores, asked.limit))
 
 
 def _ranked(scores: torch.Tensor, limit: int) -> list[Ranking]:

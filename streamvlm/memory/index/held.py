@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamvlm.memory.catalog.columns import COLUMNS
-from streamvlm.memory.index.scan import AnyScanner, Look
+from streamvlm.memory.index.scan import AnyScanner, Asked, Look
 
 FIELDS = ("sid", "start", "end", "stream", "tier", "count")
 RECORD = np.dtype([*((name, COLUMNS[name]) for name in FIELDS), ("base", "<i4")])
@@ -134,8 +134,8 @@ class Held:
         Returns:
             The number of the record in each place, and what is seen at first sight.
         """
-        mask = self._allowed(streams, times)
-        return self.records["sid"], self.scanner.look(queries, self.owner, mask, limit)
+        asked = Asked(queries, self.owner, self._allowed(streams, times), limit)
+        return self.records["sid"], self.scanner.look(asked)
 
     def _allowed(
         self, streams: Sequence[int] | None, times: tuple[float | None, float | None]

@@ -43,6 +43,24 @@ Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a shard: for each query key the records whose best key is nearest to it."""
+
+    queries: NDArray[np.float32]
+    """(Q, E) unit vectors."""
+    owners: NDArray[np.int64]
+    """(n,) the record of each of the first n keys, ascending where allowed."""
+    allowed: NDArray[np.bool_] | None
+    """(n,) which keys may be found, or None for all n."""
+    limit: int
+    """How many records."""
+
+    def only(self, places: NDArray[np.int64]) -> Asked:
+        """The same for some of the query keys."""
+        return replace(self, queries=self.queries[places])
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """What a shard shows at first sight of its nearest records, for Q query keys."""
 
@@ -98,30 +116,12 @@ class AnyScanner(Protocol):
     def serialize(self) -> bytes | None:
         """The index of all keys as bytes, or None if there is none."""
 
-    def search(
-        self,
-        queries: NDArray[np.float32],
-        owners: NDArray[np.int64],
-        allowed: NDArray[np.bool_] | None,
-        limit: int,
-    ) -> list[Ranking]:
-        """For each query key the records whose best key is nearest to it.
+    def look(self, asked: Asked) -> Look:
+        """The records nearest to the query keys, as they are seen at first sight.
 
-        Args:
-            queries: (Q, E) unit vectors.
-            owners: (n,) the record of each of the first n keys, ascending where allowed.
-            allowed: (n,) which keys may be found, or None for all n.
-            limit: how many records.
+        Raises:
+            MissingDependency: there are many keys, and FAISS is not installed.
         """
-
-    def look(
-        self,
-        queries: NDArray[np.float32],
-        owners: NDArray[np.int64],
-        allowed: NDArray[np.bool_] | None,
-        limit: int,
-    ) -> Look:
-        """The same in two steps, of which the second can do with what other shards show."""
 
 
 def best(records: NDArray[np.int64], scores: NDArray[np.float32], limit: int) -> Ranking:
@@ -158,24 +158,16 @@ def _group(owners: NDArray[np.int64], scores: NDArray[np.float32], limit: int) -
     return best(owners[first], np.maximum.reduceat(scores, first), limit)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What a search compares, whatever the query."""
+def _exact(keys: HeldKeys, asked: Asked) -> list[Ranking]:
+    """The rankings from comparing all keys that are allowed."""
+    return _among(keys, asked, None if asked.allowed is None else np.flatnonzero(asked.allowed))
 
-    keys: HeldKeys
-    owners: NDArray[np.int64]
-    allowed: NDArray[np.bool_] | None
-    limit: int
 
-    def exact(self, queries: NDArray[np.float32]) -> list[Ranking]:
-        """The rankings from comparing all keys that are allowed."""
-        return self.among(queries, None if self.allowed is None else np.flatnonzero(self.allowed))
-
-    def among(self, queries: NDArray[np.float32], rows: NDArray[np.int64] | None) -> list[Ranking]:
-        """The rankings from comparing the keys in these rows, which ascend; None for all."""
-        owners = self.owners if rows is None else self.owners[rows]
-        cosines = self.keys.cosines(queries, rows)
-        return [best_per_record(owners, scores, self.limit) for scores in cosines]
+def _among(keys: HeldKeys, asked: Asked, rows: NDArray[np.int64] | None) -> list[Ranking]:
+    """The rankings from comparing the keys in these rows, which ascend; None for all."""
+    owners = asked.owners if rows is None else asked.owners[rows]
+    cosines = keys.cosines(asked.queries, rows)
+    return [best_per_record(owners, scores, asked.limit) for scores in cosines]
 
 
 class Scanner:
@@ -224,61 +216,42 @@ class Scanner:
             self._codes.follow(self._keys)
         return self._codes.serialize()
 
-    def search(
-        self,
-        queries: NDArray[np.float32],
-        owners: NDArray[np.int64],
-        allowed: NDArray[np.bool_] | None,
-        limit: int,
-    ) -> list[Ranking]:
-        """For each query key the records whose best key is nearest to it; see `AnyScanner`.
-
-        Raises:
-            MissingDependency: there are many keys, and FAISS is not installed.
-        """
-        nothing = np.full(len(queries), -np.inf, np.float32)
-        return self.look(queries, owners, allowed, limit).settled(nothing)
-
-    def look(
-        self,
-        queries: NDArray[np.float32],
-        owners: NDArray[np.int64],
-        allowed: NDArray[np.bool_] | None,
-        limit: int,
-    ) -> Look:
-        """What `search` finds at once, to be settled when it is known what others found."""
-        asked = _Asked(self._keys.first(len(owners)), owners, allowed, limit)
-        count = len(owners) if allowed is None else int(np.count_nonzero(allowed))
-        keep = max(_KEEP, limit)
-        first = keep * (_OVER if count >= _NEARLY_ALL * len(owners) else _OVER_FILTERED)
-        if len(owners) < INDEX_FROM or count < first * _WORTH:
-            return Look(asked.exact(queries))
+    def look(self, asked: Asked) -> Look:
+        """The records nearest to the query keys; see `AnyScanner`."""
+        num_keys = len(asked.owners)
+        keys = self._keys.first(num_keys)
+        count = num_keys if asked.allowed is None else int(np.count_nonzero(asked.allowed))
+        keep = max(_KEEP, asked.limit)
+        first = keep * (_OVER if count >= _NEARLY_ALL * num_keys else _OVER_FILTERED)
+        if num_keys < INDEX_FROM or count < first * _WORTH:
+            return Look(_exact(keys, asked))
         self._codes.follow(self._keys)
-        found, needed = self._search_codes(asked, queries, first)
+        found, needed = self._by_codes(keys, asked, first)
 
         def deeper(places: NDArray[np.int64], floor: NDArray[np.float32]) -> list[Ranking]:
-            narrow = [found[place] for place in places]
+            again, narrow = asked.only(places), [found[place] for place in places]
             if count < keep * _OVER_MORE * _WORTH:
-                return asked.exact(queries[places])
-            wide, wanted = self._search_codes(asked, queries[places], keep * _OVER_MORE)
-            rises = [_gain(*pair, limit) > _SETTLED for pair in zip(narrow, wide, strict=True)]
+                return _exact(keys, again)
+            wide, wanted = self._by_codes(keys, again, keep * _OVER_MORE)
+            pairs = zip(narrow, wide, strict=True)
+            rises = [_gain(*pair, asked.limit) > _SETTLED for pair in pairs]
             unsure = np.flatnonzero((wanted > np.maximum(floor[places], _tops(wide))) & rises)
             if len(unsure):
-                _replace(wide, unsure, asked.exact(queries[places[unsure]]))
+                _replace(wide, unsure, _exact(keys, again.only(unsure)))
             return wide
 
         return Look(found, needed, deeper)
 
-    def _search_codes(
-        self, asked: _Asked, queries: NDArray[np.float32], candidates: int
+    def _by_codes(
+        self, keys: HeldKeys, asked: Asked, candidates: int
     ) -> tuple[list[Ranking], NDArray[np.float32]]:
         """The rankings from so many candidates, and (Q,) `Look.needed`."""
-        estimates, rows = self._codes.nearest(queries, asked.allowed, candidates)
+        estimates, rows = self._codes.nearest(asked.queries, asked.allowed, candidates)
         # In the order of arrival, so that equal scores rank as they do in an exact search, and
         # without those added since the search began.
         each = np.unique(rows)
-        found = asked.among(queries, each[(each >= 0) & (each < len(asked.keys))])
-        needed = estimates.min(axis=1) + np.float32(_SURE * error(queries.shape[1]))
+        found = _among(keys, asked, each[(each >= 0) & (each < len(keys))])
+        needed = estimates.min(axis=1) + np.float32(_SURE * error(asked.queries.shape[1]))
         needed[[len(scores) < asked.limit for _, scores in found]] = np.inf
         # Where there are no more candidates, all keys were compared.
         needed[(rows < 0).any(axis=1)] = -np.inf

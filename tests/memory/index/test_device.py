@@ -7,7 +7,7 @@ import pytest
 
 from streamvlm.memory.index import device
 from streamvlm.memory.index.device import DeviceScanner, scanner_on
-from streamvlm.memory.index.scan import INDEX_FROM, Scanner
+from streamvlm.memory.index.scan import INDEX_FROM, Asked, Scanner
 
 WIDTH = 16
 
@@ -22,7 +22,7 @@ def test_many_keys_need_no_faiss(units, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     keys = units(INDEX_FROM + 5, width=WIDTH)
     scanner = DeviceScanner(keys.astype(np.float16), device="cpu")
-    ((records, _),) = scanner.search(keys[-1:], np.arange(len(keys)), None, 1)
+    ((records, _),) = scanner.look(Asked(keys[-1:], np.arange(len(keys)), None, 1)).rankings
     assert records.tolist() == [len(keys) - 1]
     assert not scanner.has_index
 
@@ -38,10 +38,10 @@ def test_how_keys_are_cut_into_chunks_does_not_matter(units, monkeypatch, chunk)
     keys, owners = units(200, width=WIDTH).astype(np.float16), np.arange(200) // 5
     scanner = DeviceScanner(keys, device="cpu")
     allowed = np.random.default_rng(0).random(200) < 0.5
-    queries = units(3, width=WIDTH, seed=1)
-    whole = scanner.search(queries, owners, allowed, 8)
+    asked = Asked(units(3, width=WIDTH, seed=1), owners, allowed, 8)
+    whole = scanner.look(asked).rankings
     monkeypatch.setattr(device, "_CHUNK", chunk)
-    for one, other in zip(whole, scanner.search(queries, owners, allowed, 8), strict=True):
+    for one, other in zip(whole, scanner.look(asked).rankings, strict=True):
         assert one[0].tolist() == other[0].tolist()
         np.testing.assert_allclose(one[1], other[1], atol=1e-6)
 

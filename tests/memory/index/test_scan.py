@@ -8,7 +8,7 @@ import torch
 from streamvlm.errors import MissingDependency
 from streamvlm.memory.index.codes import Codes
 from streamvlm.memory.index.device import DeviceScanner, scanner_on
-from streamvlm.memory.index.scan import INDEX_FROM, Scanner, best, best_per_record
+from streamvlm.memory.index.scan import INDEX_FROM, Asked, Scanner, best, best_per_record
 
 WIDTH = 64
 MANY = 40_000
@@ -29,6 +29,12 @@ def scanner_of(keys, *, device="cpu"):
     scanner = make_scanner(device, np.empty((0, keys.shape[1]), np.float16))
     scanner.add(keys.astype(np.float16))
     return scanner
+
+
+def search(scanner, queries, owners, allowed, limit):
+    """The rankings where this shard is the only one."""
+    look = scanner.look(Asked(queries, owners, allowed, limit))
+    return look.settled(np.full(len(queries), -np.inf, np.float32))
 
 
 def brute_force(keys, query, owners, allowed, limit):
@@ -73,7 +79,7 @@ def crowd():
 @pytest.fixture(scope="module")
 def indexed(crowd):
     scanner = scanner_of(crowd)
-    scanner.search(crowd[:1], np.arange(MANY), None, 1)
+    search(scanner, crowd[:1], np.arange(MANY), None, 1)
     assert scanner.has_index
     return scanner
 
@@ -87,7 +93,7 @@ def test_the_records_are_those_of_brute_force(units, device, count, filtered):
     # What may not be found need not have an owner.
     held = owners if allowed is None else np.where(allowed, owners, -1)
     queries = units(5, width=WIDTH, seed=1)
-    found = scanner_of(keys, device=device).search(queries, held, allowed, 10)
+    found = search(scanner_of(keys, device=device), queries, held, allowed, 10)
     assert len(found) == 5
     for query, (records, scores) in zip(queries, found, strict=True):
         wanted, wanted_scores = brute_force(keys, query, owners, allowed, 10)
@@ -100,7 +106,7 @@ def test_the_records_are_those_of_brute_force(units, device, count, filtered):
 def test_how_keys_arrive_does_not_matter(units, device):
     keys, owners = units(900, width=WIDTH).astype(np.float16), np.arange(900) // 2
     queries = units(4, width=WIDTH, seed=1)
-    whole = make_scanner(device, keys).search(queries, owners, None, 9)
+    whole = search(make_scanner(device, keys), queries, owners, None, 9)
     pieces = make_scanner(device, keys[:100])
     for start in range(100, 900, 77):
         pieces.add(keys[start : start + 77])
@@ -108,8 +114,8 @@ def test_how_keys_arrive_does_not_matter(units, device):
     assert np.array_equal(np.concatenate(pieces.keys), keys)
     order = np.random.default_rng(3).permutation(450)
     shuffled = keys.reshape(450, 2, WIDTH)[order].reshape(900, WIDTH)
-    mixed = make_scanner(device, shuffled).search(queries, owners, None, 9)
-    split = pieces.search(queries, owners, None, 9)
+    mixed = search(make_scanner(device, shuffled), queries, owners, None, 9)
+    split = search(pieces, queries, owners, None, 9)
     for one, other, third in zip(whole, split, mixed, strict=True):
         assert one[0].tolist() == other[0].tolist() == order[third[0]].tolist()
         np.testing.assert_allclose(one[1], other[1], atol=1e-6)
@@ -118,8 +124,8 @@ def test_how_keys_arrive_does_not_matter(units, device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_of_equal_records_the_first_win(units, device):
     keys = np.repeat(units(50, width=WIDTH), 4, axis=0)
-    ((records, scores),) = scanner_of(keys, device=device).search(
-        keys[80:81], np.arange(200), None, 3
+    ((records, scores),) = search(
+        scanner_of(keys, device=device), keys[80:81], np.arange(200), None, 3
     )
     assert records.tolist() == [80, 81, 82]
     assert scores == pytest.approx([1, 1, 1], abs=1e-6)
@@ -128,8 +134,8 @@ def test_of_equal_records_the_first_win(units, device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_negative_scores_are_in_order_too(units, device):
     keys = -unit(units(1, width=WIDTH) + 0.3 * units(40, width=WIDTH, seed=1))
-    ((records, _),) = scanner_of(keys, device=device).search(
-        units(1, width=WIDTH), np.arange(40), None, 40
+    ((records, _),) = search(
+        scanner_of(keys, device=device), units(1, width=WIDTH), np.arange(40), None, 40
     )
     assert (
         records.tolist() == brute_force(keys, units(1, width=WIDTH)[0], np.arange(40), None, 40)[0]
@@ -139,11 +145,15 @@ def test_negative_scores_are_in_order_too(units, device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_nothing_allowed_and_nothing_held_give_nothing(units, device):
     queries = units(2, width=WIDTH)
-    none = scanner_of(units(10, width=WIDTH), device=device).search(
-        queries, np.full(10, -1), np.zeros(10, bool), 5
+    none = search(
+        scanner_of(units(10, width=WIDTH), device=device),
+        queries,
+        np.full(10, -1),
+        np.zeros(10, bool),
+        5,
     )
-    empty = scanner_of(np.empty((0, WIDTH)), device=device).search(
-        queries, np.empty(0, np.int64), None, 5
+    empty = search(
+        scanner_of(np.empty((0, WIDTH)), device=device), queries, np.empty(0, np.int64), None, 5
     )
     assert [len(records) for records, _ in none + empty] == [0, 0, 0, 0]
 
@@ -151,8 +161,8 @@ def test_nothing_allowed_and_nothing_held_give_nothing(units, device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_key_of_zeros_scores_zero(units, device):
     keys = np.concatenate([np.zeros((1, WIDTH)), units(3, width=WIDTH)])
-    ((records, scores),) = scanner_of(keys, device=device).search(
-        units(1, width=WIDTH), np.arange(4), None, 4
+    ((records, scores),) = search(
+        scanner_of(keys, device=device), units(1, width=WIDTH), np.arange(4), None, 4
     )
     assert scores[records.tolist().index(0)] == 0
 
@@ -160,7 +170,7 @@ def test_a_key_of_zeros_scores_zero(units, device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_keys_beyond_the_owners_are_not_found(units, device):
     keys = units(20, width=WIDTH)
-    ((records, _),) = scanner_of(keys, device=device).search(keys[15:16], np.arange(10), None, 20)
+    ((records, _),) = search(scanner_of(keys, device=device), keys[15:16], np.arange(10), None, 20)
     assert sorted(records.tolist()) == list(range(10))
 
 
@@ -169,7 +179,7 @@ def test_near_duplicates_are_told_apart_although_float16_blurs_their_lengths(uni
     count = 5_000
     keys = unit(units(1, width=WIDTH) + 0.1 * units(count, width=WIDTH, seed=3))
     places = np.arange(0, count, 250)
-    found = scanner_of(keys, device=device).search(keys[places], np.arange(count), None, 1)
+    found = search(scanner_of(keys, device=device), keys[places], np.arange(count), None, 1)
     assert [records.tolist() for records, _ in found] == places[:, None].tolist()
     assert [scores[0] for _, scores in found] == pytest.approx([1] * len(places), abs=1e-6)
 
@@ -186,20 +196,20 @@ def test_threads_search_while_another_adds(crowd, device):
             scanner.add(keys[start : start + 1_000])
         done.set()
 
-    def search(seed):
+    def find(seed):
         random = np.random.default_rng(seed)
         try:
             while not (done.is_set() and random.random() < 0.5):
                 count = len(scanner)
                 place = random.integers(min(count, 40_000))
-                found = scanner.search(crowd[[place, -1 - place]], owners[:count], None, 3)
+                found = search(scanner, crowd[[place, -1 - place]], owners[:count], None, 3)
                 assert found[0][0][0] == place
                 assert all((records < count).all() and len(records) == 3 for records, _ in found)
         except Exception as fault:
             faults.append(fault)
 
     threads = [threading.Thread(target=add)]
-    threads += [threading.Thread(target=search, args=(seed,)) for seed in range(4)]
+    threads += [threading.Thread(target=find, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -211,7 +221,7 @@ def test_threads_search_while_another_adds(crowd, device):
 def test_few_keys_need_no_faiss(units, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     scanner = scanner_of(units(INDEX_FROM - 1, width=8))
-    ((records, _),) = scanner.search(units(1, width=8), np.arange(INDEX_FROM - 1), None, 1)
+    ((records, _),) = search(scanner, units(1, width=8), np.arange(INDEX_FROM - 1), None, 1)
     assert records.tolist() == [0]
     assert not scanner.has_index
     assert scanner.serialize() is None
@@ -222,14 +232,14 @@ def test_many_keys_without_faiss_name_the_extra(crowd, monkeypatch):
     with pytest.raises(
         MissingDependency, match=r'install the extra: pip install "streamvlm\[cpu\]"'
     ):
-        scanner_of(crowd).search(crowd[:1], np.arange(MANY), None, 1)
+        search(scanner_of(crowd), crowd[:1], np.arange(MANY), None, 1)
 
 
 def test_a_narrow_filter_needs_no_faiss_even_with_many_keys(crowd, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     allowed = np.zeros(MANY, bool)
     allowed[[5, 70, 900]] = True
-    ((records, _),) = scanner_of(crowd).search(crowd[70:71], np.arange(MANY), allowed, 5)
+    ((records, _),) = search(scanner_of(crowd), crowd[70:71], np.arange(MANY), allowed, 5)
     assert records[0] == 70
     assert set(records.tolist()) == {5, 70, 900}
 
@@ -237,7 +247,7 @@ def test_a_narrow_filter_needs_no_faiss_even_with_many_keys(crowd, monkeypatch):
 def test_the_index_finds_what_brute_force_finds():
     keys, queries = cameras(MANY, seed=0)
     scanner, owners = scanner_of(keys), np.arange(MANY) // 2
-    found = scanner.search(queries, owners, None, 10)
+    found = search(scanner, queries, owners, None, 10)
     wanted = [brute_force(keys, query, owners, None, 10) for query in queries]
     assert scanner.has_index
     assert sum(map(shared, found, wanted)) / (10 * len(queries)) >= 0.97
@@ -249,16 +259,16 @@ def test_a_wide_filter_finds_what_brute_force_finds_on_the_rest():
     keys, queries = cameras(MANY, seed=4)
     allowed = np.random.default_rng(5).random(MANY) < 0.9
     owners = np.arange(MANY)
-    found = scanner_of(keys).search(queries, owners, allowed, 10)
+    found = search(scanner_of(keys), queries, owners, allowed, 10)
     assert all(allowed[records].all() for records, _ in found)
     wanted = [brute_force(keys, query, owners, allowed, 10) for query in queries]
     assert sum(map(shared, found, wanted)) / (10 * len(queries)) >= 0.97
 
 
 def test_many_queries_give_what_each_gives_alone(crowd, indexed):
-    together = indexed.search(crowd[:6], np.arange(MANY), None, 5)
+    together = search(indexed, crowd[:6], np.arange(MANY), None, 5)
     for query, (records, scores) in zip(crowd, together, strict=False):
-        ((alone, alone_scores),) = indexed.search(query[None], np.arange(MANY), None, 5)
+        ((alone, alone_scores),) = search(indexed, query[None], np.arange(MANY), None, 5)
         assert records.tolist() == alone.tolist()
         np.testing.assert_allclose(scores, alone_scores, atol=1e-6)
 
@@ -276,7 +286,7 @@ def test_a_clear_winner_takes_few_candidates_and_a_crowd_more(units):
     scanner, owners = scanner_of(keys), np.arange(len(keys))
     scanner._codes = Counted(None)
     queries = np.concatenate([keys[:3], unit(center + 0.2 * units(2, width=WIDTH, seed=8))])
-    found = scanner.search(queries, owners, None, 4)
+    found = search(scanner, queries, owners, None, 4)
     assert counts == [(5, 256), (2, 4096)]
     assert [records[0] for records, _ in found[:3]] == [0, 1, 2]
     for query, (_, scores) in zip(queries[3:], found[3:], strict=True):
@@ -285,7 +295,7 @@ def test_a_clear_winner_takes_few_candidates_and_a_crowd_more(units):
 
 def test_a_crowd_among_not_so_many_is_compared_exactly(indexed, crowd, units):
     queries = units(3, width=WIDTH, seed=9)
-    found = indexed.search(queries, np.arange(MANY), None, 10)
+    found = search(indexed, queries, np.arange(MANY), None, 10)
     for query, (records, _) in zip(queries, found, strict=True):
         assert records.tolist() == brute_force(crowd, query, np.arange(MANY), None, 10)[0]
 
@@ -293,17 +303,17 @@ def test_a_crowd_among_not_so_many_is_compared_exactly(indexed, crowd, units):
 def test_a_record_of_very_many_keys_leaves_room_for_others(crowd):
     keys = np.concatenate([np.repeat(crowd[:1], 10_000, axis=0), crowd[: MANY - 10_000]])
     owners = np.maximum(np.arange(MANY) - 9_999, 0)
-    ((records, _),) = scanner_of(keys).search(crowd[:1], owners, None, 3)
+    ((records, _),) = search(scanner_of(keys), crowd[:1], owners, None, 3)
     assert records.tolist() == brute_force(keys, crowd[0], owners, None, 3)[0]
 
 
 def test_keys_added_after_the_index_was_made_are_found(crowd):
     scanner = scanner_of(crowd[: MANY - 300])
-    scanner.search(crowd[:1], np.arange(MANY - 300), None, 1)
+    search(scanner, crowd[:1], np.arange(MANY - 300), None, 1)
     for start in range(MANY - 300, MANY, 100):
         scanner.add(crowd[start : start + 100].astype(np.float16))
     places = [3, MANY - 300, MANY - 1]
-    found = scanner.search(crowd[places], np.arange(MANY), None, 1)
+    found = search(scanner, crowd[places], np.arange(MANY), None, 1)
     assert [records.tolist() for records, _ in found] == [[place] for place in places]
 
 
@@ -312,8 +322,8 @@ def test_the_index_survives_being_written_and_read(crowd, indexed, device):
     keys, index = crowd.astype(np.float16), indexed.serialize()
     again = make_scanner(device, keys, index)
     assert again.serialize() == index
-    before = indexed.search(crowd[:9], np.arange(MANY), None, 1)
-    after = again.search(crowd[:9], np.arange(MANY), None, 1)
+    before = search(indexed, crowd[:9], np.arange(MANY), None, 1)
+    after = search(again, crowd[:9], np.arange(MANY), None, 1)
     assert [records.tolist() for records, _ in after] == [records.tolist() for records, _ in before]
     assert again.serialize() == index
 
@@ -326,7 +336,7 @@ def test_an_index_that_cannot_be_of_these_keys_is_made_again(crowd, indexed, cap
         Scanner(keys[:-1], indexed.serialize()),
     ]
     for scanner in scanners:
-        ((records, _),) = scanner.search(crowd[77:78], owners[: len(scanner)], None, 1)
+        ((records, _),) = search(scanner, crowd[77:78], owners[: len(scanner)], None, 1)
         assert records.tolist() == [77]
     assert caplog.text.count("is made again") == 3
 
