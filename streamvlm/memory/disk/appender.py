@@ -33,6 +33,7 @@ class Batch:
 
     @property
     def size(self) -> int:
+        """Bytes."""
         return sum(each.length for each in self.packed)
 
 
