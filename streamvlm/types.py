@@ -22,7 +22,7 @@ LossReason = Literal["gap", "damage", "overload"]
 SpanKind = Literal["sampled", "still", "skipped", "gap"]
 
 
-def _check_shape(name: str, found: Sequence[int], expected: str, *, ok: bool) -> None:
+def _check_shape(name: str, found: Sequence[int], expected: object, *, ok: bool) -> None:
     if not ok:
         raise ValueError(f"{name} must have shape {expected}, found {tuple(found)}")
 
@@ -110,7 +110,7 @@ class VisualTokens:
         _check_shape("features", self.features.shape, "(N, D)", ok=self.features.ndim == 2)
         for name, expected in (("position", (n, 3)), ("seconds", (n,)), ("weight", (n,))):
             found = getattr(self, name).shape
-            _check_shape(name, found, str(expected), ok=found == expected)
+            _check_shape(name, found, expected, ok=found == expected)
         for cues, length in ((self.cues, n), (self.frame_cues, self.grid[0])):
             for name, cue in cues.items():
                 _check_shape(f"cue {name!r}", cue.shape, f"({length}, …)", ok=len(cue) == length)

@@ -1,7 +1,7 @@
-"""A scan over 1-bit codes of all keys (RaBitQ, Gao and Long, SIGMOD 2024, in FAISS).
+"""Scans over codes of all keys: those of the memory, or for other vectors 1-bit codes of FAISS.
 
-Unlike the scan of the memory it takes as many candidates as it is told, whatever they are
-worth, and has codes of few keys too: so the ways of searching differ in nothing else.
+Unlike the scan of the memory they take as many candidates as they are told, whatever these are
+worth, and have codes of few keys too: so the ways of searching differ in nothing else.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from streamvlm.bench.rankers import Segments
 from streamvlm.errors import MissingDependency
+from streamvlm.memory.index import codes
+from streamvlm.memory.index.cosines import HeldKeys
 from streamvlm.memory.index.scan import Ranking
 
 _TRAINED = 8_192
@@ -30,7 +32,7 @@ def _faiss() -> Any:
 
 
 class Codes:
-    """1-bit codes of keys.
+    """1-bit codes of vectors of any length (RaBitQ, Gao and Long, SIGMOD 2024).
 
     Args:
         keys: (n, E) float32.
@@ -63,7 +65,7 @@ class Codes:
 
 
 class TokenCodes:
-    """1-bit codes of some of the keys of segments, rescored exactly.
+    """The memory's codes of some of the keys of segments, rescored exactly.
 
     Args:
         segments: all of them.
@@ -73,12 +75,13 @@ class TokenCodes:
     def __init__(self, segments: Segments, rows: NDArray[np.int64] | None = None) -> None:
         self._rows = np.arange(len(segments.keys)) if rows is None else rows
         self._segments = segments
-        self._codes = Codes(segments.keys if rows is None else segments.keys[rows])
+        self._codes = codes.Codes(None)
+        self._codes.follow(HeldKeys.of(segments.keys[self._rows].astype(np.float16)))
 
     @property
     def size(self) -> int:
-        """Bytes."""
-        return self._codes.size
+        """Bytes, of which one matrix (E, E) float32 does not grow with the keys."""
+        return len(self._codes.serialize() or b"")
 
     def search(self, queries: NDArray[np.float32], candidates: int, kept: int) -> list[Ranking]:
         """For each query key the segments of the nearest keys.
@@ -91,9 +94,10 @@ class TokenCodes:
         Returns:
             One ranking for each query key, by the best key of each segment.
         """
+        _, found = self._codes.nearest(queries, None, min(candidates, len(self._rows)))
         return [
-            self._ranking(self._rows[found], query, kept)
-            for found, query in zip(self._codes.nearest(queries, candidates), queries, strict=True)
+            self._ranking(self._rows[rows[rows >= 0]], query, kept)
+            for rows, query in zip(found, queries, strict=True)
         ]
 
     def _ranking(self, rows: NDArray[np.int64], query: NDArray[np.float32], kept: int) -> Ranking:

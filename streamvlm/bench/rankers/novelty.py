@@ -22,7 +22,7 @@ class NovelTokens:
     rule: Novelty = field(default_factory=Novelty)
     """Which tokens are novel, and how often all of a segment are indexed."""
     candidates: int = 256
-    """Tokens found by their 1-bit codes, for each query key, and compared exactly."""
+    """Tokens found by their codes, for each query key, and compared exactly."""
     depth: int = 64
     """Segments that count for each query key; the worst of them stands for all others."""
     intervals: int = 0

@@ -17,7 +17,7 @@ class Xtr:
     """XTR (Lee et al. 2023, arXiv:2304.01982): the worst score found stands for what was not."""
 
     candidates: int = 1024
-    """Tokens found by their 1-bit codes, for each query key."""
+    """Tokens found by their codes, for each query key."""
     kept: int = 256
     """Of these, the nearest ones that count."""
 

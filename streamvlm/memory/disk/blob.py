@@ -134,7 +134,7 @@ def _head(blob: bytes | bytearray | memoryview) -> tuple[dict[str, Any], int]:
     """The JSON head, and where the arrays begin."""
     begin = 8 + int.from_bytes(blob[:8], "little")
     try:
-        head: dict[str, Any] = json.loads(bytes(blob[8:begin]))
+        head: dict[str, Any] = json.loads(str(blob[8:begin], "utf-8"))
         head["__metadata__"][_TEXT]
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"no head: {error}") from error
