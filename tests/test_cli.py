@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,6 +188,18 @@ def test_verify_fails_loudly_when_a_source_was_replaced(tmp_path, shapes_film):
     ran = run("verify", tmp_path / "m")
     assert ran.returncode == 1
     assert "was replaced" in ran.stderr
+
+
+def test_a_warning_is_told_from_what_is_good_to_know(tmp_path, memory_folder):
+    folder = tmp_path / "damaged"
+    shutil.copytree(memory_folder, folder)
+    (shard,) = (folder / "shards").glob("*.svm")
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1  # in the first record's keys
+    shard.write_bytes(content)
+    ran = run_alone("search", "-m", folder, "a red square")
+    assert ran.returncode == 0, ran.stderr
+    assert "warning: a search cannot find record" in ran.stderr
 
 
 def test_plugins_lists_everything_with_a_summary():

@@ -66,7 +66,9 @@ def _common(
         # It logs every URL as it is asked for, with user and password.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         return
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    for level in ("warning", "error"):
+        logging.addLevelName(getattr(logging, level.upper()), level)
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
     logging.getLogger("streamvlm").setLevel(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.simplefilter("ignore")
