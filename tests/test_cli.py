@@ -197,7 +197,7 @@ def test_a_warning_is_told_from_what_is_good_to_know(tmp_path, memory_folder):
     content = bytearray(shard.read_bytes())
     content[100] ^= 1  # in the first record's keys
     shard.write_bytes(content)
-    ran = run_alone("search", "-m", folder, "a red square")
+    ran = run_alone("search", "-m", folder, "a red square", "--thumbnails", tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "warning: a search cannot find record" in ran.stderr
 

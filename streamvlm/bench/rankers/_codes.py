@@ -80,7 +80,7 @@ class TokenCodes:
 
     @property
     def size(self) -> int:
-        """Bytes, of which one matrix (E, E) float32 does not grow with the keys."""
+        """Bytes."""
         return len(self._codes.serialize() or b"")
 
     def search(self, queries: NDArray[np.float32], candidates: int, kept: int) -> list[Ranking]:

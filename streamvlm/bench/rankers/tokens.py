@@ -14,7 +14,7 @@ from streamvlm.bench.rankers._exact import best_first
 
 @dataclass(frozen=True)
 class Tokens:
-    """Two stages as in ColBERT (Khattab & Zaharia 2020, arXiv:2004.12832), with the codes of the memory."""
+    """Two stages as in ColBERT (Khattab & Zaharia 2020, arXiv:2004.12832), by our codes."""
 
     nearest: int = 64
     """Tokens found for each query key; their segments are the candidates."""

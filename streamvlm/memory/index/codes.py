@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -33,6 +34,7 @@ _INNER, _OUTER = 0.4528 / (1 - _LOST), 1.510 / (1 - _LOST)
 """Those levels (0.4528 and 1.510), made longer by what rounding shortens."""
 
 _ADDED = 8_192
+_SAMPLED = 256
 
 
 def _faiss() -> Any:
@@ -128,11 +130,10 @@ class Codes:
         if allowed is not None:
             bits = np.packbits(allowed, bitorder="little")
             options["sel"] = faiss.IDSelectorBitmap(bits)
-        parameters = faiss.SearchParametersPreTransform(
-            index_params=faiss.SearchParametersIVF(**options)
-        )
+        parameters = faiss.SearchParametersIVF(**options)
+        turned = queries @ _turn(queries.shape[1])
         with self._turns.read():
-            estimates, rows = self._index.search(queries, count, params=parameters)
+            estimates, rows = self._index.search(turned, count, params=parameters)
         return estimates, rows
 
     def serialize(self) -> bytes | None:
@@ -153,8 +154,7 @@ class Codes:
         except RuntimeError as error:
             logger.warning("an index that this FAISS cannot read is made again: %s", error)
             return None
-        fits = index.d == keys.base.shape[1] and 0 < index.ntotal <= len(keys)
-        if not fits or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        if not _is_of(index, keys):
             logger.warning("an index that is not of these keys is made again")
             return None
         return index
@@ -165,31 +165,52 @@ def error(width: int) -> float:
     return float(np.sqrt(_LOST / (1 - _LOST) / width))
 
 
+@lru_cache(2)
+def _turn(width: int) -> NDArray[np.float32]:
+    """(E, D) float32, D ≥ E and even: turns keys at random, always alike, as codes outlive us."""
+    side = width + width % 2
+    # Of all generators of numpy this one will never change.
+    dice = np.random.RandomState(0)
+    turn, upper = np.linalg.qr(dice.standard_normal((side, side)))
+    # There is one such decomposition with positive numbers here, whatever library finds it.
+    turn *= np.sign(upper.diagonal())
+    found: NDArray[np.float32] = turn[:width].astype(np.float32)
+    return found
+
+
 def _empty(width: int) -> Any:
-    """An index of no keys (·, E): FAISS turns what it is given, and has one list of codes."""
+    """An index of no keys (·, E), with one list of codes."""
     faiss = _faiss()
     pairs = (width + 1) // 2
-    what = f"RR{2 * pairs},IVF1,PQ{pairs}x4fs"
-    index = faiss.index_factory(width, what, faiss.METRIC_INNER_PRODUCT)
-    index.chain.at(0).train(np.zeros((1, width), np.float32))
-    lists = _lists(index)
-    lists.quantizer.add(np.zeros((1, 2 * pairs), np.float32))
-    lists.by_residual = False
+    index = faiss.index_factory(2 * pairs, f"IVF1,PQ{pairs}x4fs", faiss.METRIC_INNER_PRODUCT)
+    index.quantizer.add(np.zeros((1, 2 * pairs), np.float32))
+    index.by_residual = False
     levels = np.array([-_OUTER, -_INNER, _INNER, _OUTER]) / np.sqrt(2 * pairs)
     values = np.array(list(product(levels, levels)), np.float32)
-    faiss.copy_array_to_vector(np.tile(values.ravel(), pairs), lists.pq.centroids)
-    index.is_trained = lists.is_trained = True
+    faiss.copy_array_to_vector(np.tile(values.ravel(), pairs), index.pq.centroids)
+    index.is_trained = True
     return index
 
 
-def _add(index: Any, units: NDArray[np.float32]) -> None:
-    """Add unit vectors (m, E), turned by numpy, which does it three times as fast as FAISS."""
+def _is_of(index: Any, keys: HeldKeys) -> bool:
+    """Whether an index has codes of these keys: some estimates are compared with what is true."""
     faiss = _faiss()
-    turn = faiss.downcast_VectorTransform(index.chain.at(0))
-    matrix = faiss.vector_to_array(turn.A).reshape(turn.d_out, turn.d_in)
-    lists = _lists(index)
-    lists.add(_stretched(units @ matrix.T))
-    index.ntotal = lists.ntotal
+    turn = _turn(keys.base.shape[1])
+    kind = (index.d, index.metric_type)
+    if kind != (turn.shape[1], faiss.METRIC_INNER_PRODUCT) or not 0 < index.ntotal <= len(keys):
+        return False
+    rows = np.unique(np.linspace(0, index.ntotal - 1, _SAMPLED, dtype=np.int64))
+    query = np.random.default_rng(0).standard_normal((1, len(turn)), np.float32)
+    query /= np.linalg.norm(query)
+    parameters = faiss.SearchParametersIVF(nprobe=1, sel=faiss.IDSelectorBatch(rows))
+    estimates, found = index.search(query @ turn, len(rows), params=parameters)
+    off = estimates[0, found[0].argsort()] - keys.cosines(query, rows)[0]
+    return bool(np.sqrt(np.mean(off**2)) < 2 * error(len(turn)))
+
+
+def _add(index: Any, units: NDArray[np.float32]) -> None:
+    """Add unit vectors (m, E)."""
+    index.add(_stretched(units @ _turn(units.shape[1])))
 
 
 def _stretched(turned: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -206,8 +227,3 @@ def _stretched(turned: NDArray[np.float32]) -> NDArray[np.float32]:
     length = (_INNER + _OUTER) / 2 / np.maximum(border, 1e-6)
     stretched: NDArray[np.float32] = turned * length[:, None].astype(np.float32)
     return stretched
-
-
-def _lists(index: Any) -> Any:
-    faiss = _faiss()
-    return faiss.downcast_index(faiss.extract_index_ivf(index))

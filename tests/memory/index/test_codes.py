@@ -2,7 +2,7 @@ import faiss
 import numpy as np
 import pytest
 
-from streamvlm.memory.index.codes import Codes, error
+from streamvlm.memory.index.codes import Codes, _turn, error
 from streamvlm.memory.index.cosines import HeldKeys
 
 MANY = 3_000
@@ -49,3 +49,30 @@ def test_an_index_of_another_kind_is_made_again(units, caplog):
     _, rows = codes.nearest(keys[:9], None, 1)
     assert rows[:, 0].tolist() == list(range(9))
     assert "is made again" in caplog.text
+
+
+def test_an_index_of_other_keys_is_made_again(units, caplog):
+    others, keys = units(MANY, width=64), units(MANY, width=64, seed=1)
+    codes = Codes(None)
+    codes.follow(HeldKeys.of(others.astype(np.float16)))
+    again = Codes(codes.serialize())
+    again.follow(HeldKeys.of(keys.astype(np.float16)))
+    _, rows = again.nearest(keys[:9], None, 1)
+    assert rows[:, 0].tolist() == list(range(9))
+    assert "is made again" in caplog.text
+
+
+def test_a_saved_index_is_read_and_added_to(units, caplog):
+    keys = units(MANY, width=64)
+    codes = Codes(None)
+    codes.follow(HeldKeys.of(keys[:-9].astype(np.float16)))
+    again = Codes(codes.serialize())
+    again.follow(HeldKeys.of(keys.astype(np.float16)))
+    _, rows = again.nearest(keys[-18:], None, 1)
+    assert rows[:, 0].tolist() == list(range(MANY - 18, MANY))
+    assert not caplog.text
+
+
+def test_keys_are_turned_alike_for_ever_as_codes_are_kept():
+    rows = [[0.6579, 0.6205, -0.27, 0.3304], [0.6965, -0.6553, 0.2825, 0.0748]]
+    assert _turn(3)[:2] == pytest.approx(np.array(rows), abs=1e-4)
