@@ -17,7 +17,7 @@ from streamvlm.memory.catalog.rows import Row, Rows
 from streamvlm.memory.disk.codec import DamagedRecord, keys_bytes, unpack_keys
 from streamvlm.memory.disk.shards import ShardReader
 from streamvlm.memory.index.scan import Ranking
-from streamvlm.memory.index.score import xtr
+from streamvlm.memory.index.score import DEPTH, xtr
 
 INTERVALS = 16
 """How many anchor intervals are read at least. On three hours of demo films the best record was
@@ -103,7 +103,7 @@ def around_hits(rows: Rows, coarse: Sequence[Ranking], times: Times, limit: int)
         limit: how many hits are asked for.
     """
     most = max(INTERVALS, 2 * limit)
-    numbers, _ = xtr(coarse, max(64, 4 * limit))
+    numbers, _ = xtr(coarse, max(DEPTH, 4 * limit))
     found = rows.intervals(numbers.tolist())
     # In the order of the hits, each once.
     intervals = dict.fromkeys(found[sid] for sid in numbers.tolist() if sid in found)

@@ -13,13 +13,9 @@ from streamvlm.memory.catalog.rows import Rows
 from streamvlm.memory.disk.shards import ShardReader
 from streamvlm.memory.index.look import Times, around_hits, at_edges, finer
 from streamvlm.memory.index.scan import Ranking
-from streamvlm.memory.index.score import xtr
+from streamvlm.memory.index.score import DEPTH, xtr
 from streamvlm.memory.index.view import View
 from streamvlm.memory.info import Hit, Identity
-
-DEPTH = 64
-"""Of each query key's ranking so much decides the first hits, however many are asked for: of
-planted events XTR put 100 % first at this depth, and 27 % at 1,024."""
 
 _PATIENCE = 50
 """How often a search begins anew because what it found is merged or forgotten meanwhile: more often
