@@ -89,7 +89,7 @@ def writing(plan: Plan, folder: Path) -> Iterator[Figure]:
     yield in_bulk(plan, folder, "int8", None)
 
 
-class _PlainFile:
+class PlainFile:
     """A file that is written as plainly as can be."""
 
     def __init__(self, path: Path) -> None:
@@ -118,7 +118,7 @@ def appending(plan: Plan, folder: Path, payload: str, *, promised: bool) -> Iter
     """
     path, cameras = folder / f"appended {payload}", Cameras(plan)
     size = len(pack(cameras.next(1)[0], payload))
-    plain, records, bytes_given = _PlainFile(folder / f"plain {payload}"), 0, 0
+    plain, records, bytes_given = PlainFile(folder / f"plain {payload}"), 0, 0
     ours: list[list[float]] = []
     theirs: list[list[float]] = []
     with Memory.create(path, identity(_WIDTH), payload=payload) as memory:
@@ -204,7 +204,7 @@ def in_bulk(plan: Plan, folder: Path, payload: str, wanted: float | None) -> Fig
         return 1000 * total / spent
 
     def plain(number: int) -> float:
-        file = _PlainFile(folder / f"plain bulk {payload} {number}")
+        file = PlainFile(folder / f"plain bulk {payload} {number}")
         before = time.perf_counter()
         for done in range(plan.bulk):
             file.append(content, flushes=done == plan.bulk - 1)
