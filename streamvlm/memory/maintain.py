@@ -80,12 +80,13 @@ def maintain(path: Path | str, *, sync: Sync = "power") -> Report:
     """
     path = Path(path).absolute()
     with maintaining(path, sync) as (catalog, reader):
-        _seal_abandoned(path, catalog)
         live = catalog.live()
+        _seal_abandoned(path, catalog, live)
         sparse = [
             shard
             for shard in catalog.shards("sealed")
-            if 0 < live.get(shard.name, 0) < LIVE_SHARE * shard.bytes
+            if live.get(shard.name, 0)
+            and _is_sparse(shard, live)
             and shard_file(path / "shards", shard.name).exists()
         ]
         rewritten = sum(_renewed(path, catalog, reader, shard, sync) for shard in sparse[:1])
@@ -163,10 +164,15 @@ def _renewed(path: Path, catalog: Catalog, reader: ShardReader, shard: Shard, sy
         return False
 
 
-def _seal_abandoned(path: Path, catalog: Catalog) -> None:
-    """Seal open shards whose writer is gone for so long that none will go on with them."""
-    old = [s for s in catalog.shards("open") if age(s.name) > ShardLimits().max_seconds]
-    for shard in old:
+def _is_sparse(shard: Shard, live: dict[str, int]) -> bool:
+    return live.get(shard.name, 0) < LIVE_SHARE * shard.bytes
+
+
+def _seal_abandoned(path: Path, catalog: Catalog, live: dict[str, int]) -> None:
+    """Seal open shards without a writer: old ones that none will go on with, and sparse ones."""
+    for shard in catalog.shards("open"):
+        if age(shard.name) <= ShardLimits().max_seconds and not _is_sparse(shard, live):
+            continue
         file = shard_file(path / "shards", shard.name)
         writer = ShardWriter.resume(file, shard.bytes, "process")
         if writer is not None or not file.exists():

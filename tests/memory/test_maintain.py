@@ -101,6 +101,23 @@ def test_what_a_killed_writer_left_open_is_sealed_in_the_end(path, memory):
         whole(memory, range(61))
 
 
+def test_of_what_nobody_writes_to_any_more_the_room_of_deleted_records_comes_back(path):
+    with Memory.create(path, IDENTITY, payload="raw", sync="process") as memory:
+        memory.append([record(number) for number in range(60)])
+        before = size(path)
+        memory.forget("stream-0.0")
+        memory.forget("stream-0.1")
+        memory.forget("stream-0.2", before=50.0)
+        # Its writer may still go on.
+        assert maintain(path, sync="process").rewritten == 0
+        assert size(path) == before
+    assert maintain(path, sync="process").rewritten == 1
+    assert size(path) < 0.25 * before
+    with Memory.open(path, sync="process") as memory:
+        memory.append([record(60)])
+        whole(memory, [50, 53, 56, 59, 60])
+
+
 def _shards(path):
     rows = Rows(path / "catalog.db", writable=False)
     found = rows.shards()
