@@ -115,9 +115,10 @@ def backup(
 ) -> None:
     """Copy the catalogue into backup/, or the whole memory elsewhere, while writers go on.
 
-    The copy is a memory itself and holds what was stored when it began. On the same disk, finished
-    files are linked, which takes no room but shares their blocks: against a broken disk, copy to
-    another one.
+    The copy is a memory itself and holds what was stored when it began. Its records are copied as
+    they are, unread: `streamvlm memory verify` of the copy checks every byte of them. On the same
+    disk, finished files are linked, which takes no room but shares their blocks: against a broken
+    disk, copy to another one.
     """
     from streamvlm.memory.backup import back_up_catalog, copy_memory
 

@@ -75,10 +75,11 @@ def copy_memory(path: Path | str, to: Path | str, progress: Progress = unwatched
         progress: is told how many bytes of how many are copied.
 
     Raises:
-        MemoryStoreError: `to` holds other files, another process maintains the memory, or the disk
-            is full.
+        MemoryStoreError: `to` holds other files, another process maintains the memory, the memory
+            may not be written, or the disk is full.
     """
-    path, to = Path(path).absolute(), Path(to).absolute()
+    path, to = Path(path).resolve(), Path(to).resolve()
+    _check_writable(path)
     # No shard is rewritten or removed while this lock is held.
     with maintaining(path) as (catalog, _), in_words(path, f"copy to {to}"):
         if to.is_relative_to(path):
@@ -94,6 +95,15 @@ def copy_memory(path: Path | str, to: Path | str, progress: Progress = unwatched
         write_durably(to / "format.json", (path / "format.json").read_bytes())
         (to / _MARK).unlink()
         return copied
+
+
+def _check_writable(path: Path) -> None:
+    """Where the lock cannot be taken, say how else to make a copy."""
+    if path.is_dir() and not os.access(path, os.W_OK):
+        raise MemoryStoreError(
+            f"cannot lock the memory {path} to copy it: writing there is not permitted. If nobody "
+            f"else writes to it, it may be copied like any folder: cp -r {path} FOLDER"
+        )
 
 
 def _clear(to: Path) -> None:

@@ -78,11 +78,17 @@ def export(
         tell: is told of each record that is damaged and left out.
 
     Raises:
-        MemoryStoreError: `path` is no memory, `out` holds other files, or the disk is full.
+        MemoryStoreError: `path` is no memory, `out` lies inside it or holds other files, or the
+            disk is full.
     """
-    path, out = Path(path).absolute(), Path(out).absolute()
+    path, out = Path(path).resolve(), Path(out).resolve()
     selection = selection or Selection()
     with Memory.open(path, writable=False) as memory, in_words(path, f"export to {out}"):
+        if out.is_relative_to(path):
+            raise MemoryStoreError(
+                f"{out} lies inside the memory {path}, where what is forgotten later would stay; "
+                "export to another folder"
+            )
         _check_vacant(out)
         out.mkdir(parents=True, exist_ok=True)
         try:

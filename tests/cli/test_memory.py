@@ -65,6 +65,10 @@ def test_every_command_explains_itself_with_examples(command):
     assert "--json" in ran.stdout
 
 
+def test_backup_says_that_a_copy_is_to_be_verified():
+    assert "`streamvlm memory verify` of the copy" in said(run("backup", "--help").stdout)
+
+
 def test_both_verifies_say_which_is_which():
     bytes_help = said(run("verify", "--help").stdout)
     assert "`streamvlm verify`" in bytes_help
@@ -255,7 +259,8 @@ import os, sys
 from typer.testing import CliRunner
 from streamvlm.cli import app
 def run(path, out):
-    for words in (["info"], ["verify"], ["export", "--out", out], ["compact"], ["backup"]):
+    for words in (["info"], ["verify"], ["export", "--out", out], ["compact"], ["backup"],
+                  ["backup", "--to", out + "copy"]):
         yield CliRunner().invoke(app, ["memory", words[0], path, *words[1:]])
 other, path, out = sys.argv[1:]
 assert all(ran.exit_code == 0 for ran in run(other, out + "/other"))  # everything is imported
@@ -282,5 +287,6 @@ for ran in run(path, out + "/mine"):
         for folder in (Path(name), path, path / "shards"):
             folder.chmod(0o755)
     codes = [line.split()[0] for line in ran.stdout.splitlines() if line]
-    assert codes == ["0", "0", "0", "1", "1"], ran.stdout + ran.stderr
-    assert ran.stdout.count("writing there is not permitted") == 2
+    assert codes == ["0", "0", "0", "1", "1", "1"], ran.stdout + ran.stderr
+    assert ran.stdout.count("writing there is not permitted") == 3
+    assert f"it may be copied like any folder: cp -r {path}" in ran.stdout

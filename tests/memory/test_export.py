@@ -146,6 +146,16 @@ def test_a_folder_with_other_files_is_left_alone(filled, tmp_path):
         export(filled, mine)
 
 
+def test_nothing_is_exported_into_the_memory_where_it_would_outlive_a_forget(filled, tmp_path):
+    (tmp_path / "link").symlink_to(filled)
+    for out in (filled, filled / "backup" / "plain", filled / ".." / filled.name / "plain"):
+        with pytest.raises(MemoryStoreError, match=r"lies inside the memory .* another folder"):
+            export(filled, out)
+    with pytest.raises(MemoryStoreError, match="lies inside the memory"):
+        export(filled, tmp_path / "link" / "plain")
+    assert not any(file.name == "plain" for file in filled.rglob("*"))
+
+
 def test_a_full_disk_is_one_sentence_and_nothing_of_it_stays(filled, tmp_path):
     out = tmp_path / "out"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
