@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +66,8 @@ class Columns(Database):
     def columns_of(self, shard: int, sids: Sequence[int]) -> NDArray[np.void]:
         """The same of a few records by number, those that are in the shard."""
         # The plus keeps SQLite from looking for them among all of the shard.
-        return self._columns(f"WHERE +shard = ? AND sid IN ({','.join(map(str, sids))})", (shard,))
+        where = "WHERE +shard = ? AND sid IN (SELECT value FROM json_each(?))"
+        return self._columns(where, (shard, json.dumps(sids)))
 
     def _columns(self, where: str, values: Sequence[Any]) -> NDArray[np.void]:
         found = self._all(

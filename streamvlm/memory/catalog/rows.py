@@ -74,8 +74,8 @@ _WHOSE = "stream = (SELECT number FROM stream WHERE name = ?1)"
 _IS_ANCHOR = "is_anchor = 1"
 
 
-_AT_ONCE = 500
-"""Records that are asked for in one query."""
+_AMONG = "IN (SELECT value FROM json_each(?))"
+"""Among the values of a JSON list: one statement for lists of all lengths, and SQLite keeps one."""
 
 Interval = tuple[int, float, float]
 """Number of a stream, and [from, to) in seconds of it: what lies between two anchors."""
@@ -115,12 +115,8 @@ class Rows(Columns):
 
     def known(self, uids: Sequence[str]) -> set[str]:
         """Which of these record ids exist."""
-        found: set[str] = set()
-        for first in range(0, len(uids), _AT_ONCE):
-            some = uids[first : first + _AT_ONCE]
-            query = f"SELECT uid FROM segment WHERE uid IN ({','.join('?' * len(some))})"
-            found |= {uid for (uid,) in self._all(query, some)}
-        return found
+        query = f"SELECT uid FROM segment WHERE uid {_AMONG}"
+        return {uid for (uid,) in self._all(query, (json.dumps(uids),))}
 
     def is_covered(self, stream: str, start: float, end: float) -> bool:
         """Whether a merged record of a stream stands for a stretch of time already."""
@@ -159,25 +155,18 @@ class Rows(Columns):
 
     def by_sid(self, sids: Sequence[int]) -> dict[int, Row]:
         """Records by number; those gone meanwhile are left out."""
-        found: list[Row] = []
-        for first in range(0, len(sids), _AT_ONCE):
-            some = sids[first : first + _AT_ONCE]
-            found += self._rows(f"WHERE sid IN ({','.join('?' * len(some))})", some)
+        found = self._rows(f"WHERE sid {_AMONG}", (json.dumps(sids),))
         return {row.sid: row for row in found}
 
     def are_there(self, sids: Sequence[int]) -> bool:
         """Whether all of these records, each named once, still exist."""
-        chosen = ",".join(map(str, sids))
-        query = f"SELECT count(*) FROM segment WHERE sid IN ({chosen})"
-        count: int = self._all(query)[0][0]
+        query = f"SELECT count(*) FROM segment WHERE sid {_AMONG}"
+        count: int = self._all(query, (json.dumps(sids),))[0][0]
         return count == len(sids)
 
     def places(self, uids: Sequence[str]) -> dict[str, Row]:
         """Where the records of these ids are; those that do not exist are left out."""
-        found: list[Row] = []
-        for first in range(0, len(uids), _AT_ONCE):
-            some = uids[first : first + _AT_ONCE]
-            found += self._rows(f"WHERE uid IN ({','.join('?' * len(some))})", some)
+        found = self._rows(f"WHERE uid {_AMONG}", (json.dumps(uids),))
         return {row.segment.uid: row for row in found}
 
     def place(self, uid: str) -> Row | None:
@@ -203,15 +192,12 @@ class Rows(Columns):
     def intervals(self, sids: Sequence[int]) -> dict[int, Interval]:
         """The anchor interval of each record, by the record's number; one query for all."""
         others = "FROM segment AS other WHERE other.stream = segment.stream AND other.is_anchor = 1"
-        found: list[Any] = []
-        for first in range(0, len(sids), _AT_ONCE):
-            some = sids[first : first + _AT_ONCE]
-            found += self._all(
-                f"SELECT sid, stream, (SELECT max(other.start) {others} AND other.start <= "
-                f"segment.start), (SELECT min(other.start) {others} AND other.start > "
-                f"segment.start) FROM segment WHERE sid IN ({','.join('?' * len(some))})",
-                some,
-            )
+        found = self._all(
+            f"SELECT sid, stream, (SELECT max(other.start) {others} AND other.start <= "
+            f"segment.start), (SELECT min(other.start) {others} AND other.start > "
+            f"segment.start) FROM segment WHERE sid {_AMONG}",
+            (json.dumps(sids),),
+        )
         return {
             sid: (stream, -math.inf if low is None else low, math.inf if high is None else high)
             for sid, stream, low, high in found
@@ -219,17 +205,14 @@ class Rows(Columns):
 
     def partly_indexed(self, intervals: Sequence[Interval]) -> list[Row]:
         """The records that begin within these and have keys which the index does not have."""
-        if not intervals:
-            return []
-        wanted = ",".join(["(?,?,?)"] * len(intervals))
-        where = (
-            "segment.stream = wanted.stream AND start >= low AND start < high "
-            "AND num_indexed < num_keys"
-        )
+        # JSON has no infinity.
+        bounds = [(number, max(low, -1e300), min(high, 1e300)) for number, low, high in intervals]
         return self._rows(
-            f"WHERE sid IN (WITH wanted (stream, low, high) AS (VALUES {wanted}) "
-            f"SELECT sid FROM wanted CROSS JOIN segment WHERE {where})",
-            [value for interval in intervals for value in interval],
+            "WHERE sid IN (SELECT sid FROM json_each(?) CROSS JOIN segment "
+            "WHERE segment.stream = json_extract(value, '$[0]') "
+            "AND start >= json_extract(value, '$[1]') AND start < json_extract(value, '$[2]') "
+            "AND num_indexed < num_keys)",
+            (json.dumps(bounds),),
         )
 
     def until_anchor(self, stream: str, since: float) -> list[Row]:
