@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamvlm.errors import MemoryStoreError, SourceError, StreamVLMError
+from streamvlm.errors import SourceError, StreamVLMError
 from streamvlm.memory.age import naming
+from streamvlm.memory.sitting import Sitting, check_known
 from streamvlm.memory.store import Memory, StreamInfo
 from streamvlm.plugins import Recipe, complete_options
 from streamvlm.stopwatch import Stopwatch
@@ -21,7 +22,6 @@ from streamvlm.video.coverage import CoverageLog
 from streamvlm.video.pictures import frame_hash, thumbnail
 from streamvlm.video.sources import (
     Sampling,
-    SourceIdentity,
     VideoFile,
     expand,
     identify,
@@ -192,14 +192,11 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
 
     Raises:
         SourceError: the source cannot be read, or is not the one that was ingested before.
-        MemoryStoreError: the memory cannot be written, or holds the source with other settings.
+        MemoryStoreError: the memory cannot be written, or holds the source with other settings, or
+            the stream was forgotten meanwhile.
     """
     source = open_source(uri, stages.sampling)
     identity = identify(uri, allow_local=stages.sampling.allow_local)
-    known = memory.stream(source.stream)
-    if known is not None and known.complete:
-        _check_known(known, identity, stages.settings)
-        return Ingested(source.stream, known.coverage)
     info = StreamInfo(
         stream=source.stream,
         size=identity.size,
@@ -209,9 +206,11 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
         coverage=Coverage(source.stream, ()),
         complete=False,
     )
-    if known is not None and replace(info, coverage=known.coverage, seconds=known.seconds) != known:
-        memory.forget(source.stream)  # what an interrupted ingest left is of other settings
-    memory.put_stream(info)
+    known = memory.stream(source.stream)
+    if known is not None and known.complete:
+        check_known(memory, known, info)
+        return Ingested(source.stream, known.coverage)
+    sitting = Sitting(memory, info)
     watch, log = Stopwatch(), CoverageLog(source.stream)
     frames = log.saw(watch.items("decode", source))
     kept = log.kept(watch.items("dedupe", stages.dedupe(frames)))
@@ -220,7 +219,7 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
     try:
         for record in records(clips, stages, watch):
             with watch.stage("store"):
-                memory.append([record])
+                sitting.append(record)
             stored += len(record.tokens)
             if progress is not None:
                 progress(source, record.end)
@@ -229,13 +228,13 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
         if (whole := source.duration or 0.0) > seen.seconds:
             rest = Span(seen.seconds, whole, "gap", "its ingest was interrupted; run it again")
             seen = replace(seen, spans=(*seen.spans, rest))
-        memory.put_stream(replace(info, seconds=seen.seconds, coverage=seen))
+        sitting.pause(seen)
         raise
     coverage = log.close(source.duration, source.ended_at)
     if not stored:
         raise SourceError(f"{uri}: no picture could be decoded; check that the file is complete")
     with watch.stage("store"):
-        memory.put_stream(replace(info, seconds=coverage.seconds, coverage=coverage, complete=True))
+        coverage = sitting.finish(coverage)
     usage = Usage(
         frames_decoded=watch.counts["decode"],
         frames_kept=watch.counts["dedupe"],
@@ -243,19 +242,6 @@ def ingest(uri: str, stages: Stages, memory: Memory, progress: Progress | None =
         milliseconds=watch.milliseconds,
     )
     return Ingested(source.stream, coverage, usage)
-
-
-def _check_known(known: StreamInfo, identity: SourceIdentity, settings: str) -> None:
-    if (known.size, known.digest) != (identity.size, identity.digest):
-        raise SourceError(
-            f"{known.stream} has changed since it was ingested; ingest it into another memory "
-            "folder, or under another name"
-        )
-    if known.recipe != settings:
-        raise MemoryStoreError(
-            f"{known.stream} was ingested with other settings ({known.recipe}); use those, or "
-            "another memory folder"
-        )
 
 
 def records(clips: Iterable[Clip], stages: Stages, watch: Stopwatch) -> Iterator[MemoryRecord]:

@@ -13,6 +13,7 @@ import torch
 import streamvlm
 from streamvlm.answering import NOTHING_FOUND
 from streamvlm.errors import BadOption, MemoryStoreError, SourceError
+from streamvlm.memory.forget import forget
 from streamvlm.memory.store import Memory
 from streamvlm.types import Word
 
@@ -294,7 +295,10 @@ def test_a_source_that_changed_is_refused(tmp_path, shapes_film):
 def test_other_settings_are_refused(memory_folder, shapes_film):
     with (
         streamvlm.load(memory=memory_folder, overrides=["source.fps=2.0"]) as vlm,
-        pytest.raises(MemoryStoreError, match="other settings"),
+        pytest.raises(
+            MemoryStoreError,
+            match=r"other settings: source.fps \S+ against 2.0; give --set source.fps=",
+        ),
     ):
         vlm.ingest(shapes_film)
 
@@ -341,3 +345,24 @@ def test_verify_passes_and_then_notices_a_replaced_source(tmp_path, shapes_film)
         (verdict,) = vlm.verify()
         assert not verdict.ok
         assert "moved or deleted" in verdict.problems[0]
+
+
+def test_a_stream_that_is_forgotten_while_it_is_ingested_is_made_whole_by_the_next(
+    memory_folder, tmp_path, shapes_film
+):
+    folder = tmp_path / "memory"
+    stored: list[float] = []
+
+    def forget_the_first(source, seconds):
+        stored.append(seconds)
+        if len(stored) == 2:
+            forget(folder, [source.stream])
+
+    with streamvlm.load(memory=folder, overrides=FAST) as vlm:
+        with pytest.raises(MemoryStoreError, match="run the same command to ingest it again"):
+            vlm.ingest(shapes_film, forget_the_first)
+        assert len(stored) == 2
+        assert vlm.streams() == []
+        (again,) = vlm.ingest(shapes_film)
+    assert again.usage.tokens_stored > 0
+    assert contents(folder) == contents(memory_folder)

@@ -169,17 +169,51 @@ class Memory(Reading):
         with self._using("write to"):
             return self._writing().adopt(manifests)
 
-    def put_stream(self, info: StreamInfo) -> None:
-        """Write or replace what is known about a stream; it is on disk when this returns."""
+    def put_stream(self, info: StreamInfo) -> int:
+        """Write or replace what is known about a stream; it is on disk when this returns.
+
+        Returns:
+            A number by which `has_stream` and `update_stream` know it until it is forgotten.
+        """
         with self._using("write to"):
-            self._writing().catalog.put_stream(info)
+            return self._writing().catalog.put_stream(info)
+
+    def has_stream(self, name: str, number: int) -> bool:
+        """Whether a stream was not forgotten since `put_stream` gave this number."""
+        with self._using("write to"):
+            return self._writing().catalog.has_stream(name, number)
+
+    def update_stream(self, info: StreamInfo, number: int) -> bool:
+        """Replace what is known about a stream, unless it was forgotten meanwhile.
+
+        Where `forget` took only its beginning, its coverage goes on to say so.
+
+        Args:
+            info: what is known now.
+            number: what `put_stream` gave for it.
+
+        Returns:
+            False if it was forgotten; then nothing changed.
+        """
+        with self._using("write to"):
+            return self._writing().catalog.update_stream(info, number)
+
+    def forget_strays(self, stream: str) -> None:
+        """Delete a stream's records if nothing is known about it: those appended after `forget`.
+
+        Args:
+            stream: its id.
+        """
+        with self._using("write to"):
+            self._writing().forget_strays(stream)
 
     def forget(self, stream: str, *, before: float | None = None) -> int:
         """Delete a stream and its records; `maintain` and `erase` take them off the disk.
 
         Args:
             stream: its id.
-            before: delete only records that end by this second, and keep the stream.
+            before: delete only records that end by this second, and keep the stream, whose coverage
+                then says so.
 
         Returns:
             How many records were deleted.

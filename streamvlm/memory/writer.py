@@ -150,6 +150,11 @@ class Writer:
         self._streams.pop(stream, None)
         return self.catalog.forget(stream, before)
 
+    def forget_strays(self, stream: str) -> None:
+        """See `Memory.forget_strays`."""
+        self._streams.pop(stream, None)
+        self.catalog.forget_strays(stream)
+
     def roll(self) -> None:
         """See `Memory.roll`."""
         self._appender.roll()

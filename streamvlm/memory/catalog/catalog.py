@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from streamvlm.memory.catalog.rows import Row, Rows, Segment
 from streamvlm.memory.info import StreamInfo
+from streamvlm.types import Coverage, Span
+
+FORGOTTEN = "forgotten"
+"""The reason of the gap in a stream's coverage whose records were deleted."""
 
 
 class Catalog(Rows):
@@ -160,32 +165,96 @@ class Catalog(Rows):
     def forget(self, stream: str, before: float | None) -> int:
         """Delete a stream and its records, or its records that end by a time; readers are told.
 
+        The coverage of a stream that stays says up to when it was forgotten.
+
         Returns:
             How many records were deleted.
         """
+        with self.transaction():
+            return self._forget(stream, before)
+
+    def _forget(self, stream: str, before: float | None) -> int:
         whose = "stream = (SELECT number FROM stream WHERE name = ?1) AND (?2 IS NULL OR"
         whose += ' "end" <= ?2)'
-        with self.transaction():
-            self.sql.execute(
-                "UPDATE shard SET rev = rev + 1 WHERE number IN "
-                f"(SELECT DISTINCT shard FROM segment WHERE {whose})",
-                (stream, before),
-            )
-            done = self.sql.execute(f"DELETE FROM segment WHERE {whose}", (stream, before))
-            if before is None:
-                self.sql.execute("DELETE FROM stream WHERE name = ?", (stream,))
+        self.sql.execute(
+            "UPDATE shard SET rev = rev + 1 WHERE number IN "
+            f"(SELECT DISTINCT shard FROM segment WHERE {whose})",
+            (stream, before),
+        )
+        query = f'SELECT max("end") FROM segment WHERE {whose}'
+        (last,) = self.sql.execute(query, (stream, before)).fetchone()
+        done = self.sql.execute(f"DELETE FROM segment WHERE {whose}", (stream, before))
+        if before is None:
+            self.sql.execute("DELETE FROM stream WHERE name = ?", (stream,))
+        elif last is not None:
+            for info in self.streams(stream):
+                # The last clip may be longer than its stream; how long that is, is not known yet
+                # while it is being read.
+                until = min(last, info.seconds or last)
+                self._write(replace(info, coverage=_forgotten(info.coverage, until)))
         return done.rowcount
 
-    def put_stream(self, info: StreamInfo) -> None:
-        """Write or replace what is known about a stream."""
-        spans = [[s.start, s.end, s.kind, s.reason] for s in info.coverage.spans]
+    def forget_strays(self, stream: str) -> None:
+        """Delete a stream's records if nothing is known about it."""
         with self.transaction():
-            self._stream_number(info.stream)
-            self.sql.execute(
-                "UPDATE stream SET size = ?, digest = ?, recipe = ?, seconds = ?, coverage = ?, "
-                "complete = ? WHERE name = ?",
-                (
-                    *(info.size, info.digest, info.recipe, info.seconds),
-                    *(json.dumps(spans), int(info.complete), info.stream),
-                ),
-            )
+            if not self.streams(stream):
+                self._forget(stream, None)
+
+    def put_stream(self, info: StreamInfo) -> int:
+        """Write or replace what is known about a stream.
+
+        Returns:
+            Its number, which no other stream ever has, nor the same one after it was forgotten.
+        """
+        with self.transaction():
+            number = self._stream_number(info.stream)
+            self._write(info)
+        return number
+
+    def has_stream(self, name: str, number: int) -> bool:
+        """Whether a stream is there and was not forgotten since it got its number."""
+        return bool(self._all("SELECT 1 FROM stream WHERE name = ? AND number = ?", (name, number)))
+
+    def update_stream(self, info: StreamInfo, number: int) -> bool:
+        """Replace what is known about a stream, but what says up to when it was forgotten.
+
+        Args:
+            info: what is known now.
+            number: of the stream.
+
+        Returns:
+            False if all of it was forgotten since it got this number: then nothing changed.
+        """
+        with self.transaction():
+            if not self.has_stream(info.stream, number):
+                return False
+            for known in self.streams(info.stream):
+                gone = [span.end for span in known.coverage.spans if span.reason == FORGOTTEN]
+                if gone:
+                    until = min(gone[0], info.seconds)
+                    info = replace(info, coverage=_forgotten(info.coverage, until))
+            self._write(info)
+        return True
+
+    def _write(self, info: StreamInfo) -> None:
+        spans = [[s.start, s.end, s.kind, s.reason] for s in info.coverage.spans]
+        self.sql.execute(
+            "UPDATE stream SET size = ?, digest = ?, recipe = ?, seconds = ?, coverage = ?, "
+            "complete = ? WHERE name = ?",
+            (
+                *(info.size, info.digest, info.recipe, info.seconds),
+                *(json.dumps(spans), int(info.complete), info.stream),
+            ),
+        )
+
+
+def _forgotten(coverage: Coverage, until: float) -> Coverage:
+    """What is left of a coverage once the records up to a second are forgotten.
+
+    What stood still from then on was to be seen in the last of them, so it goes as well.
+    """
+    left = [span for span in coverage.spans if span.end > until]
+    if left and left[0].kind == "still":
+        until = left.pop(0).end
+    left = [replace(span, start=max(span.start, until)) for span in left]
+    return replace(coverage, spans=(Span(0.0, until, "gap", FORGOTTEN), *left))
