@@ -19,7 +19,7 @@ from streamvlm.memory.disk.codec import Head, unpack_stored
 from streamvlm.memory.disk.folder import check_catalog, in_words, read_format
 from streamvlm.memory.disk.shards import ShardReader, shard_file
 from streamvlm.memory.index import derived
-from streamvlm.memory.info import Progress, unwatched
+from streamvlm.memory.info import Progress, unwatched, where
 
 _REBUILD = "make the catalogue again from the shards: streamvlm memory rebuild"
 _AGAIN = (
@@ -162,24 +162,25 @@ class _Audit:
     def _problem(self, row: Row) -> str | None:
         """What is wrong with a record; None if nothing is."""
         segment = row.segment
-        where = f"record {segment.uid} ({segment.stream}, {segment.start:g}–{segment.end:g} s)"
+        place = where(segment.stream, segment.start, segment.end)
+        named = f"{place}: record {segment.uid}"
         try:
             size = shard_file(self.path / "shards", row.shard).stat().st_size
             if segment.offset < 0 or segment.offset + segment.length > size:
                 end = segment.offset + segment.length
                 return (
-                    f"{where} should lie at bytes {segment.offset}–{end} of shard {row.shard}, "
+                    f"{named} should lie at bytes {segment.offset}–{end} of shard {row.shard}, "
                     f"which has {size}; {_AGAIN}"
                 )
             blob = self.reader.read(row.shard, segment.offset, segment.length)
             stored = unpack_stored(blob, segment.uid)
             head = Head.parse(blob, segment.uid)
         except OSError as error:
-            return f"{where} cannot be read ({error.strerror}); {_AGAIN}"
+            return f"{named} cannot be read ({error.strerror}); {_AGAIN}"
         except MemoryStoreError as error:
-            return f"{segment.stream}, {segment.start:g}–{segment.end:g} s: {error}"
+            return f"{place}: {error}"
         if head.packed_bytes != len(blob) or any(blob[head.keys_end + head.body_bytes :]):
-            return f"{where} is damaged (what fills it up is not what was written); {_AGAIN}"
+            return f"{named} is damaged (what fills it up is not what was written); {_AGAIN}"
         record = stored.record
         found = segment._replace(
             stream=record.stream,
@@ -191,9 +192,9 @@ class _Audit:
             tier=record.tier,
         )
         if found != segment:
-            return f"{where} is whole, but its catalogue row says something else; {_REBUILD}"
+            return f"{named} is whole, but its catalogue row says something else; {_REBUILD}"
         if head.key_width != self.width:
-            return f"{where} has keys of {head.key_width} numbers, not {self.width}; {_AGAIN}"
+            return f"{named} has keys of {head.key_width} numbers, not {self.width}; {_AGAIN}"
         return None
 
     def _index(self, shard: Shard) -> Iterator[Finding]:

@@ -17,6 +17,16 @@ def unwatched(done: int, total: int) -> None:
     """A `Progress` that tells nobody."""
 
 
+def where(stream: str, start: float, end: float) -> str:
+    """A stretch of a stream, for messages.
+
+    >>> where("camera", 24.0, 32.5), where("camera", 1234567.0, 1234575.0)
+    ('camera, 24–32.5 s', 'camera, 1234567–1234575 s')
+    """
+    first, last = (f"{seconds:.3f}".rstrip("0").rstrip(".") for seconds in (start, end))
+    return f"{stream}, {first}–{last} s"
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Whose vectors a memory holds; vectors of other weights mean nothing beside them."""

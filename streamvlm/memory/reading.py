@@ -18,7 +18,7 @@ from streamvlm.memory.disk.codec import DamagedRecord, GoneRecord, unpack
 from streamvlm.memory.disk.folder import in_words
 from streamvlm.memory.disk.shards import ShardReader
 from streamvlm.memory.index.searching import Searching
-from streamvlm.memory.info import Hit, Identity, StreamInfo
+from streamvlm.memory.info import Hit, Identity, StreamInfo, where
 from streamvlm.types import MemoryRecord
 
 _PATIENCE = 5
@@ -140,7 +140,8 @@ class Reading:
             The records in that order, on the CPU.
 
         Raises:
-            DamagedRecord: one is not what was written; the message names it. Load the others.
+            DamagedRecord: one is not what was written; the message names it, its stream and time.
+                Load the others.
             GoneRecord: there is no record of that id.
         """
         with self._using("read"):
@@ -154,18 +155,21 @@ class Reading:
                     f"the memory {self.path} has no record {uid}; it may have been forgotten: "
                     "search again"
                 )
+            segment = row.segment
+            place = where(segment.stream, segment.start, segment.end)
             try:
-                segment = row.segment
                 return unpack(self._reader.read(row.shard, segment.offset, segment.length), uid)
             except OSError as error:
                 tried, failure = row, error
+            except MemoryStoreError as error:
+                raise type(error)(f"{place}: {error}") from error
             # Its shard may have been rewritten since the look: then it is elsewhere now.
             row = self._rows.places([uid]).get(uid)
             if row == tried:
                 break
         raise DamagedRecord(
-            f"record {uid} cannot be read ({failure.strerror}); restore its shard from a copy, or "
-            "forget its stream and ingest it again"
+            f"{place}: record {uid} cannot be read ({failure.strerror}); restore its shard from a "
+            "copy, or forget its stream and ingest it again"
         ) from failure
 
     @contextmanager

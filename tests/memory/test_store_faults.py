@@ -97,7 +97,7 @@ def test_a_query_that_does_not_fit_is_refused(memory, key):
 
 @pytest.mark.parametrize("part", ["keys", "body"])
 def test_a_flipped_bit_costs_one_record(path, memory, record, same, part, caplog):
-    records = [record(number) for number in range(5)]
+    records, place = [record(number) for number in range(5)], "/videos/a.mp4, 2–3 s"
     memory.append(records)
     memory.close()
     (shard,) = (path / "shards").iterdir()
@@ -106,14 +106,14 @@ def test_a_flipped_bit_costs_one_record(path, memory, record, same, part, caplog
     content[2 * length + (70 if part == "keys" else length // 2)] ^= 1
     shard.write_bytes(content)
     with Memory.open(path) as memory:
-        with pytest.raises(DamagedRecord, match=f"record {records[2].id} is damaged"):
+        with pytest.raises(DamagedRecord, match=f"^{place}: record {records[2].id} is damaged"):
             memory.load(memory.ids())
         for number in (0, 1, 3, 4):
             assert same(records[number], memory.load([records[number].id])[0])
             assert memory.search(records[number].keys[0], limit=1)[0].id == records[number].id
         found = [hit.id for hit in memory.search(records[2].keys[0], limit=9)]
     assert (records[2].id in found) == (part == "body")
-    assert (records[2].id in caplog.text) == (part == "keys")
+    assert (f"record {records[2].id} ({place})" in caplog.text) == (part == "keys")
 
 
 def test_a_missing_shard_costs_its_own_records(path, identity, record):
@@ -123,7 +123,9 @@ def test_a_missing_shard_costs_its_own_records(path, identity, record):
     sorted((path / "shards").iterdir())[0].unlink()
     with Memory.open(path) as memory:
         assert [hit.id for hit in memory.search(record(1).keys[0])] == [record(2).id]
-        with pytest.raises(DamagedRecord, match=f"record {record(1).id} cannot be read"):
+        with pytest.raises(
+            DamagedRecord, match=f"a.mp4, 1–2 s: record {record(1).id} cannot be read"
+        ):
             memory.load([record(1).id])
         memory.append([record(3)])
         assert len(memory.load([record(2).id, record(3).id])) == 2

@@ -15,6 +15,7 @@ from streamvlm.memory.disk.shards import ShardReader
 from streamvlm.memory.index.held import Held
 from streamvlm.memory.index.part import Part
 from streamvlm.memory.index.scan import Ranking, best
+from streamvlm.memory.info import where
 
 logger = logging.getLogger(__name__)
 
@@ -125,10 +126,12 @@ class View:
         fresh = set(lost) - self._unreadable
         self._unreadable |= fresh
         for row in self._rows.by_sid(sorted(fresh)).values():
+            segment = row.segment
             logger.warning(
-                "a search cannot find record %s: its keys in shard %s cannot be read; restore the "
-                "shard from a copy, or forget its stream and ingest it again",
-                row.segment.uid,
+                "a search cannot find record %s (%s): its keys in shard %s cannot be read; restore "
+                "the shard from a copy, or forget its stream and ingest it again",
+                segment.uid,
+                where(segment.stream, segment.start, segment.end),
                 row.shard,
             )
 
