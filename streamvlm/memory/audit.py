@@ -21,7 +21,7 @@ from streamvlm.memory.disk.shards import ShardReader, shard_file
 from streamvlm.memory.index import derived
 from streamvlm.memory.info import Progress, unwatched, where
 
-_REBUILD = "make the catalogue again from the shards: streamvlm memory rebuild"
+_REBUILD = "make the catalogue again from the shards: streamvlm memory rebuild {}"
 _AGAIN = (
     "restore its shard from a copy, or forget its stream and ingest it again; the other records "
     "are not affected"
@@ -70,20 +70,26 @@ def audit(path: Path | str, progress: Progress = unwatched) -> Iterator[Finding]
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            yield _catalogue(str(error))
+            yield _catalogue(path, str(error))
             return
         reader = ShardReader(path / "shards")
+        is_told = False
         try:
-            yield from _Audit(path, rows, reader, width).findings(progress)
+            for finding in _Audit(path, rows, reader, width).findings(progress):
+                is_told = is_told or finding.kind == "catalogue"
+                yield finding
         except sqlite3.DatabaseError as error:
-            yield _catalogue(str(error))
+            # What cannot be read any further is of the damage that was named already.
+            if not is_told:
+                yield _catalogue(path, str(error))
         finally:
             reader.close()
             rows.close()
 
 
-def _catalogue(flaw: str) -> Finding:
-    return Finding("catalogue", f"the catalogue is damaged ({flaw}); {_REBUILD}")
+def _catalogue(path: Path, flaw: str) -> Finding:
+    remedy = _REBUILD.format(path)
+    return Finding("catalogue", f"the catalogue is damaged ({flaw}); {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ class _Audit:
 
     def findings(self, progress: Progress) -> Iterator[Finding]:
         flaws = self.rows.flaws()
-        yield from map(_catalogue, flaws)
+        yield from (_catalogue(self.path, flaw) for flaw in flaws)
         total, done = self.rows.count(), 0
         progress(0, total)
         seen: set[str] = set()
@@ -139,12 +145,15 @@ class _Audit:
         keys = sorted((s.key_base, s.key_base + s.num_indexed) for s in own if s.num_indexed)
         for what, ranges in (("bytes", spans), ("keys", keys)):
             if any(end > begin for (_, end), (begin, _) in pairwise(ranges)):
-                yield _catalogue(f"two records of shard {shard.name} claim the same {what}")
+                yield _catalogue(
+                    self.path, f"two records of shard {shard.name} claim the same {what}"
+                )
         # It may have grown since its row was read, but has never had less.
         last = max((end for _, end in keys), default=0)
         now = self.rows.shard(shard.name)
         if now is not None and last > now.num_keys:
-            yield _catalogue(f"shard {shard.name} has {last} keys, its row says {now.num_keys}")
+            flaw = f"shard {shard.name} has {last} keys, its row says {now.num_keys}"
+            yield _catalogue(self.path, flaw)
 
     def _record(self, row: Row) -> Iterator[Finding]:
         problem = self._problem(row)
@@ -192,7 +201,8 @@ class _Audit:
             tier=record.tier,
         )
         if found != segment:
-            return f"{named} is whole, but its catalogue row says something else; {_REBUILD}"
+            rebuild = _REBUILD.format(self.path)
+            return f"{named} is whole, but its catalogue row says something else; {rebuild}"
         if head.key_width != self.width:
             return f"{named} has keys of {head.key_width} numbers, not {self.width}; {_AGAIN}"
         return None

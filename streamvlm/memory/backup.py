@@ -12,6 +12,7 @@ from pathlib import Path
 from streamvlm.errors import MemoryStoreError
 from streamvlm.memory.catalog.rows import Rows, Shard
 from streamvlm.memory.disk.folder import (
+    UNFINISHED,
     check_vacant,
     in_words,
     is_memory,
@@ -22,8 +23,6 @@ from streamvlm.memory.disk.shards import shard_file
 from streamvlm.memory.info import Progress, unwatched
 from streamvlm.memory.maintain import back_up, maintaining
 
-_MARK = ".backup-in-progress"
-"""Lies in a copy until it is whole; what a killed copy left is known by it."""
 _BLOCK = 1 << 24
 
 
@@ -87,13 +86,13 @@ def copy_memory(path: Path | str, to: Path | str, progress: Progress = unwatched
         _clear(to)
         check_vacant(to)
         (to / "shards").mkdir(parents=True, exist_ok=True)
-        write_durably(to / _MARK, b"")
+        write_durably(to / UNFINISHED, b"")
         catalog.backup(to / "catalog.db")
         copied = _shards(path, to, progress)
         for folder in (to / "shards", to, to.parent):
             sync_folder(folder)
         write_durably(to / "format.json", (path / "format.json").read_bytes())
-        (to / _MARK).unlink()
+        (to / UNFINISHED).unlink()
         return copied
 
 
@@ -108,10 +107,10 @@ def _check_writable(path: Path) -> None:
 
 def _clear(to: Path) -> None:
     """Remove what a killed copy left in a folder."""
-    if not (to / _MARK).exists() or is_memory(to):
+    if not (to / UNFINISHED).exists() or is_memory(to):
         return
     shutil.rmtree(to / "shards", ignore_errors=True)
-    for pattern in ("catalog.db*", ".catalog.db*", ".format.json.*", f"{_MARK}*"):
+    for pattern in ("catalog.db*", ".catalog.db*", ".format.json.*", f"{UNFINISHED}*"):
         for file in to.glob(pattern):
             file.unlink()
 

@@ -155,6 +155,26 @@ def test_damaged_index_files_are_found_by_their_seal_and_cost_nothing(filled):
     assert "nothing is lost" in found.problem
 
 
+def test_a_catalogue_that_cannot_be_read_is_one_finding_and_names_the_remedy_whole(filled):
+    content = bytearray((filled / "catalog.db").read_bytes())
+    content[4096:] = b"x" * (len(content) - 4096)
+    (filled / "catalog.db").write_bytes(content)
+    (found,) = audit(filled)
+    assert found.problem.endswith(f"streamvlm memory rebuild {filled}")
+    with pytest.raises(MemoryStoreError, match=f"streamvlm memory rebuild {filled}$"):
+        survey(filled)
+
+
+def test_a_memory_without_its_format_says_where_another_is_to_be_had(filled, identity):
+    held = (filled / "format.json").read_bytes()
+    (filled / "format.json").unlink()
+    for look in (survey, Memory.open, lambda folder: Memory.create(folder, identity)):
+        with pytest.raises(MemoryStoreError, match=r"format\.json is lost; copy it from a backup"):
+            look(filled)
+    (filled / "format.json").write_bytes(held)
+    assert list(audit(filled)) == []
+
+
 def test_a_folder_that_is_no_memory_is_refused(tmp_path):
     for look in (survey, lambda folder: list(audit(folder))):
         with pytest.raises(MemoryStoreError, match="not a memory"):

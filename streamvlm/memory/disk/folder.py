@@ -33,6 +33,9 @@ FORMAT = 2
 Sync = Literal["power", "process"]
 """What acknowledged data survives: a power cut, or a killed process only (faster)."""
 
+UNFINISHED = ".backup-in-progress"
+"""Lies in a copy of a memory until it is whole; what a killed copy left is known by it."""
+
 _OURS = {"shards", "index", "backup", "maintain.lock", "catalog.lock"}
 _OURS |= {"catalog.db", "catalog.db-wal", "catalog.db-shm"}
 
@@ -63,10 +66,12 @@ def in_words(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        raise MemoryStoreError(f"cannot {doing} the memory {path}: {_reason(error)}") from error
+        raise MemoryStoreError(
+            f"cannot {doing} the memory {path}: {_reason(error, path)}"
+        ) from error
 
 
-def _reason(error: OSError | sqlite3.Error) -> str:
+def _reason(error: OSError | sqlite3.Error, path: Path) -> str:
     code = error.errno if isinstance(error, OSError) else None
     text = str(error)
     is_sqlite = isinstance(error, sqlite3.Error)
@@ -77,7 +82,7 @@ def _reason(error: OSError | sqlite3.Error) -> str:
     if isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a data" in text):
         return (
             f"its catalogue is damaged ({text}); make it again from the shards: "
-            "streamvlm memory rebuild"
+            f"streamvlm memory rebuild {path}"
         )
     return f"{text}; check the disk and do it again"
 
@@ -125,8 +130,10 @@ def check_vacant(path: Path) -> None:
     What a `create` that was killed left behind does not count.
 
     Raises:
-        MemoryStoreError: there is a memory already, or foreign files.
+        MemoryStoreError: there is a memory already, one without its `format.json`, or foreign
+            files.
     """
+    _check_format(path)
     if is_memory(path):
         raise MemoryStoreError(f"{path} is already a memory; open it, or choose another folder")
     if not path.exists():
@@ -139,6 +146,20 @@ def check_vacant(path: Path) -> None:
         raise MemoryStoreError(
             f"{path} holds other files ({', '.join(foreign[:3]) or 'shards'}); give a new or empty "
             "folder for the memory"
+        )
+
+
+def _check_format(path: Path) -> None:
+    """Tell a memory that lost its `format.json` from what is none.
+
+    Raises:
+        MemoryStoreError: there are records and a catalogue, but not this file.
+    """
+    is_known = is_memory(path) or (path / UNFINISHED).exists()
+    if not is_known and (path / "catalog.db").exists() and any(path.glob("shards/*.svm")):
+        raise MemoryStoreError(
+            f"{path}/format.json is lost; copy it from a backup of this memory, or from any memory "
+            "that was written with the same configuration"
         )
 
 
@@ -170,6 +191,7 @@ def read_format(path: Path) -> Format:
         raise MemoryStoreError(
             f"there is no memory at {path}; ingest a video there first, or check the path"
         )
+    _check_format(path)
     try:
         content = json.loads((path / "format.json").read_bytes())
         if (found := int(content["format"])) != FORMAT:
