@@ -67,10 +67,12 @@ def test_the_measurements_shown_are_understood():
 
 
 def test_the_python_lines_run(workplace, monkeypatch, capsys):
-    (code,) = blocks("python")
+    asking, remembering = blocks("python")
     monkeypatch.chdir(workplace)
-    exec(compile(code.replace("lobby/", "python-lobby/"), "README.md", "exec"), {})
+    exec(compile(asking.replace("lobby/", "python-lobby/"), "README.md", "exec"), {})
     assert re.search(r"\[\(\d+\.\d", capsys.readouterr().out)
+    exec(compile(remembering.replace("lobby/", "python-lobby/"), "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_the_configuration_shown_is_the_default_one():
