@@ -164,6 +164,11 @@ def rebuild(path: MemoryPath, as_json: AsJson = False) -> None:
             f"rebuilt: {words.few(done.records, 'record')} in {words.few(done.shards, 'shard')}; "
             f"what was watched is known of {words.few(done.streams, 'stream')}"
         )
+    if done.unknown:
+        show.note(
+            f"what was watched is not known of {words.few(done.unknown, 'stream')}; run the same "
+            "ingest again: it adds no record twice and makes that good"
+        )
     if done.damaged:
         show.failure(
             f"{words.few(done.damaged, 'record')} not whole and left out; ingest their videos again"

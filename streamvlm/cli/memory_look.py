@@ -49,20 +49,23 @@ def info(path: MemoryPath, as_json: AsJson = False) -> None:
     ]
     for label, text in rows:
         words.say(f"  {label:<9} {text}")
+    for stream in found.streams:
+        _stream(found, stream)
     if found.missing_shards:
-        show.failure(
+        words.warn(
             f"{words.few(found.missing_shards, 'shard')} missing; see what is lost: "
             f"streamvlm memory verify {path}"
         )
-    for stream in found.streams:
-        _stream(found, stream)
 
 
 def _stream(found: MemoryInfo, stream: str) -> None:
     held = found.of(stream)
     words.say(stream, "bold")
+    ending = ""
+    if stream in found.unfinished:
+        ending = "; its ingest goes on or was interrupted: if so, run the same ingest again"
     if not held:
-        words.say("  no records")
+        words.say(f"  no records{ending}")
         return
     records = sum(each.records for each in held)
     span = f"{min(each.start for each in held):.1f}–{max(each.end for each in held):.1f} s"
@@ -70,7 +73,7 @@ def _stream(found: MemoryInfo, stream: str) -> None:
     room = words.size(sum(each.bytes for each in held))
     words.say(
         f"  {words.few(records, 'record')}, {span}, {room}, "
-        f"{words.few(keys, 'key')}, {indexed} of them indexed"
+        f"{words.few(keys, 'key')}, {indexed} of them indexed{ending}"
     )
     if any(each.tier for each in held):
         words.say("  " + ", ".join(f"{each.records} {_TIERS[each.tier]}" for each in held))
@@ -79,12 +82,13 @@ def _stream(found: MemoryInfo, stream: str) -> None:
 def verify(path: MemoryPath, as_json: AsJson = False) -> None:
     """Read every byte of a memory and compare it with its checksum.
 
-    Damage is named by record, video and time, and costs exit code 1. This is about the memory's own
-    files; whether its frames are still those of the videos is what `streamvlm verify` checks.
+    Damage is named by record, video and time, and costs exit code 1; of index files alone it costs
+    nothing, as they are made again. This is about the memory's own files; whether its frames are
+    still those of the videos is what `streamvlm verify` checks.
     """
     from streamvlm.memory.audit import audit
 
-    read = lost = findings = 0
+    read = lost = findings = harmless = 0
     with words.bar("verifying") as bar:
 
         def progress(done: int, total: int) -> None:
@@ -95,18 +99,22 @@ def verify(path: MemoryPath, as_json: AsJson = False) -> None:
         for finding in audit(path, progress):
             findings += 1
             lost += finding.records
+            harmless += finding.kind == "index"
             if as_json:
                 show.line({"finding": asdict(finding)})
             else:
-                show.failure(finding.problem)
+                tell = words.warn if finding.kind == "index" else show.failure
+                tell(finding.problem)
     if as_json:
         show.line({"records": read, "damaged_records": lost, "findings": findings})
-    elif findings:
+    elif findings > harmless:
         few = words.few(lost, "record")
         words.say(f"FAILED: {few} damaged or lost; {words.few(findings, 'finding')} in all", "red")
     else:
-        words.say(f"ok: {words.few(read, 'record')}, every byte as it was written")
-    if findings:
+        intact = f"ok: {words.few(read, 'record')}, every byte as it was written"
+        but = f", but index files of {words.few(harmless, 'shard')} are made again"
+        words.say(intact + (but if harmless else ""))
+    if findings > harmless:
         raise typer.Exit(1)
 
 
@@ -140,5 +148,8 @@ def export(
     else:
         streams = words.few(done.streams, "stream")
         words.say(f"exported: {words.few(done.records, 'record')} of {streams} to {out}")
+        if not done.records and not done.damaged:
+            is_limited = bool(stream) or since is not None or until is not None
+            show.note("nothing lies within those limits" if is_limited else "the memory is empty")
     if done.damaged:
         raise typer.Exit(1)

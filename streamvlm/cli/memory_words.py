@@ -37,6 +37,11 @@ def say(text: str, style: str | None = None) -> None:
     show.out.print(text, style=style, markup=False)
 
 
+def warn(text: str) -> None:
+    """Print one sentence about what is wrong but stops nothing."""
+    show.err.print(f"warning: {text}", style="yellow", markup=False)
+
+
 @contextmanager
 def bar(doing: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr: how much of how much is done."""

@@ -130,8 +130,8 @@ class _Audit:
         for stream, lost in by_stream.items():
             yield Finding(
                 "shard",
-                f"the file of shard {shard.name} is missing, and with it {len(lost)} records of "
-                f"{stream}; {_AGAIN}",
+                f"the file of shard {shard.name} is missing, and with it {len(lost)} "
+                f"record{'s' if len(lost) > 1 else ''} of {stream}; {_AGAIN}",
                 records=len(lost),
                 stream=stream,
                 start=min(segment.start for segment in lost),

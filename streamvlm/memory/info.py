@@ -123,6 +123,8 @@ class MemoryInfo:
     """Which keys are indexed."""
     streams: tuple[str, ...]
     """Every stream by id, also those without a record."""
+    unfinished: tuple[str, ...]
+    """Those of them that are being ingested, or whose ingest was interrupted."""
     holdings: tuple[Holding, ...]
     """By stream and tier."""
     records: int

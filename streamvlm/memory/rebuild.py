@@ -43,6 +43,8 @@ class Rebuilt:
     shards: int
     streams: int
     """Streams of which a copy of the catalogue still knew what was watched."""
+    unknown: int
+    """Streams with records of which no copy did; the same ingest again makes that good."""
     damaged: int
     """Records that are not whole; they are left out."""
 
@@ -102,7 +104,9 @@ def _rebuild(path: Path, progress: Progress) -> Rebuilt:
         catalog.close()
     _replace(path, draft)
     damaged = sum(len(shard.lost) for shard in found)
-    return Rebuilt(records, len(kept), len(streams), damaged)
+    there = {segment.stream for shard in kept for segment in shard.segments}
+    unknown = len(there - {info.stream for info in streams})
+    return Rebuilt(records, len(kept), len(streams), unknown, damaged)
 
 
 def _interrupted(info: StreamInfo) -> StreamInfo:

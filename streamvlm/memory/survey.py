@@ -29,6 +29,7 @@ def survey(path: Path | str) -> MemoryInfo:
             with rows.snapshot():
                 holdings = tuple(Holding(*total) for total in rows.totals())
                 streams = tuple(sorted(rows.stream_numbers()))
+                unfinished = tuple(i.stream for i in rows.streams() if not i.complete)
                 shards = [shard.name for shard in rows.shards() if shard.state != "dead"]
                 live = rows.live()
         finally:
@@ -41,6 +42,7 @@ def survey(path: Path | str) -> MemoryInfo:
         payload=chosen.payload,
         novelty=chosen.novelty,
         streams=streams,
+        unfinished=unfinished,
         holdings=holdings,
         records=sum(holding.records for holding in holdings),
         shards=len(shards),

@@ -38,7 +38,7 @@ def test_all_records_are_found_again_and_answer_as_before(filled, record, same):
     with pytest.raises(MemoryStoreError, match="streamvlm memory rebuild"):
         Memory.open(filled)
     found = rebuild(filled)
-    assert (found.records, found.streams, found.damaged) == (30, 1, 0)
+    assert (found.records, found.streams, found.unknown, found.damaged) == (30, 1, 2, 0)
     with Memory.open(filled) as memory:
         assert [memory.search(record(n).keys[0]) for n in range(30)] == before
         for number in range(30):
