@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,8 @@ from typing import Literal
 from streamvlm.errors import BadOption
 from streamvlm.memory.disk.folder import is_memory
 from streamvlm.memory.store import Caps, Identity, Memory, Novelty
+
+logger = logging.getLogger(__name__)
 
 _GIB = 1 << 30
 LEAST_GIB = 0.01
@@ -70,7 +73,9 @@ class Storage:
             MemoryStoreError: it cannot be written, or holds vectors of other weights.
         """
         if is_memory(folder):
-            return Memory.open(folder, identity, sync=self.sync, caps=self.caps)
+            memory = Memory.open(folder, identity, sync=self.sync, caps=self.caps)
+            self._warn_of_others(memory)
+            return memory
         return Memory.create(
             folder,
             identity,
@@ -90,3 +95,22 @@ class Storage:
             MemoryStoreError: there is none, or it cannot be read.
         """
         return Memory.open(folder, writable=False, device=self.device)
+
+    def _warn_of_others(self, memory: Memory) -> None:
+        """Say what of this is for new memories only, and otherwise in the one that is there."""
+        there = memory.format
+        others = [
+            f"memory.{name} is {kept}, not {wanted}"
+            for name, kept, wanted in (
+                ("payload", there.payload, self.payload),
+                ("novelty", there.novelty.cosine, self.novelty),
+                ("anchor_seconds", there.novelty.anchor_seconds, self.anchor_seconds),
+            )
+            if kept != wanted
+        ]
+        if others:
+            logger.warning(
+                "the memory %s stays as it was made: %s; ingest into a new memory for another",
+                memory.path,
+                ", ".join(others),
+            )
