@@ -12,6 +12,7 @@ from streamvlm.errors import BadOption
 from streamvlm.focus import Asked, focused, widened
 from streamvlm.illustrate import illustrate, looks, tokens_read
 from streamvlm.ingest import Stages
+from streamvlm.likeness import nothing_found
 from streamvlm.memory.retrieve import in_time_order
 from streamvlm.memory.store import Memory
 from streamvlm.protocols import Answerer
@@ -19,9 +20,6 @@ from streamvlm.recall import SecondLook, recall
 from streamvlm.rerank import RECORDS, TOKENS, Rerank, reranked
 from streamvlm.stopwatch import Stopwatch
 from streamvlm.types import Evidence, Query, Usage, Word
-
-NOTHING_FOUND = "Nothing in the memory lies within those limits."
-"""The answer when no record is allowed by the query's streams and times."""
 
 ONLY_PICTURES = "Of that time only pictures remain, which the model cannot read."
 """The answer when of all records found the tokens were given up with age."""
@@ -74,7 +72,7 @@ class Inquiry:
             evidence: what `read` gave.
         """
         if not evidence:
-            yield Word(NOTHING_FOUND, 1.0)
+            yield Word(nothing_found(self.query), 1.0)
             return
         with self.watch.stage("load"):
             answerer = self.stages.answerer

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from streamvlm.errors import BadOption, MemoryStoreError, SourceError
+from streamvlm.memory.catalog.catalog import FORGOTTEN
 from streamvlm.memory.retrieve import intact
 from streamvlm.memory.spans import Stretch, grown
 from streamvlm.memory.store import Hit, Memory
@@ -80,6 +81,24 @@ def parse_moment(text: str) -> tuple[str, float] | None:
     return found["stream"], sum(float(part) * 60.0**power for power, part in enumerate(parts))
 
 
+def nothing_found(query: Query) -> str:
+    """What is said if a search of a memory that is not empty found nothing.
+
+    Args:
+        query: what was sought, and within which limits.
+
+    Returns:
+        One sentence.
+    """
+    has_times = query.since is not None or query.until is not None
+    if any(isinstance(like, str) and parse_moment(like) for like in query.like):
+        where = " within those limits" if has_times else ""
+        return f"Nothing else was found{where}: the moment itself and its neighbours are left out."
+    if has_times:
+        return "Nothing in the memory lies within those limits."
+    return "Nothing was found of those streams." if query.streams else "Nothing was found."
+
+
 def at_moment(memory: Memory, name: str, seconds: float) -> MemoryRecord:
     """The record that shows a moment; at a time in which nothing changed, the still scene's.
 
@@ -89,12 +108,15 @@ def at_moment(memory: Memory, name: str, seconds: float) -> MemoryRecord:
         seconds: of that stream.
 
     Raises:
-        MemoryStoreError: there is no such stream, or nothing was seen of it at that time.
+        MemoryStoreError: there is no such stream, or nothing was seen of it at that time, or that
+            was forgotten.
     """
     infos = memory.streams()
     stream = match_stream(name, [info.stream for info in infos])
-    (coverage,) = (info.coverage for info in infos if info.stream == stream)
-    if not coverage.spans or seconds < coverage.seconds:
+    (info,) = (info for info in infos if info.stream == stream)
+    coverage = info.coverage
+    # While it is read it is not known how long it is.
+    if not info.seconds or seconds < coverage.seconds:
         before = memory.last_before(stream, seconds + _AT)
         record = intact(memory, before) if before else None
         if record is not None and record.frame_seconds.min() > seconds:
@@ -105,6 +127,11 @@ def at_moment(memory: Memory, name: str, seconds: float) -> MemoryRecord:
         is_seen = span is None or span.kind in ("sampled", "still")
         if record is not None and (is_seen or record.start <= seconds < record.end):
             return record
+        if span is not None and span.reason == FORGOTTEN:
+            raise MemoryStoreError(
+                f"what was seen of {stream} at {seconds:g} s was forgotten, as was all before "
+                f"{span.end:g} s; name a later moment"
+            )
     raise MemoryStoreError(
         f"nothing of {stream} was seen at {seconds:g} s (it is {coverage.seconds:g} s long); "
         "name another moment"

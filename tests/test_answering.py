@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import streamvlm
-from streamvlm.answering import NOTHING_FOUND, ONLY_PICTURES
+from streamvlm.answering import ONLY_PICTURES
 from streamvlm.memory.store import Memory
 
 
@@ -56,7 +56,7 @@ def test_where_only_pictures_are_left_the_answer_says_so(tmp_path, whole, overri
     assert answer.usage.tokens_read == 0
     assert answer.evidence
     assert all(each.record.thumbnail[:2] == b"\xff\xd8" for each in answer.evidence)
-    assert never.text == NOTHING_FOUND
+    assert never.text == "Nothing in the memory lies within those limits."
 
 
 @pytest.mark.parametrize("overrides", PARTS.values(), ids=PARTS)

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import streamvlm
-from streamvlm.answering import NOTHING_FOUND
 from streamvlm.errors import BadOption, MemoryStoreError, SourceError
 from streamvlm.memory.forget import forget
 from streamvlm.memory.store import Memory
@@ -127,7 +126,7 @@ def test_a_query_is_limited_to_its_time(memory_folder):
     assert all(found.record.end > 16.0 for found in late)
     assert early
     assert all(found.record.start < 8.0 for found in early)
-    assert never.text == NOTHING_FOUND
+    assert never.text == "Nothing in the memory lies within those limits."
     assert never.confidence == 0
 
 
@@ -202,7 +201,7 @@ def test_another_question_keeps_other_tokens(memory_folder):
 def test_a_focus_finds_nothing_where_there_is_nothing(memory_folder):
     with streamvlm.load(memory=memory_folder, overrides=FOCUS) as vlm:
         never = vlm.ask(vlm.query("a red square", since=1e6))
-    assert never.text == NOTHING_FOUND
+    assert never.text == "Nothing in the memory lies within those limits."
     assert never.usage.tokens_read == 0
 
 

@@ -1,5 +1,6 @@
 """What a query looks for: its words, pictures, and moments of the memory."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from PIL import Image
 
 import streamvlm
 from streamvlm.errors import BadOption, MemoryStoreError, SourceError
-from streamvlm.likeness import at_moment, match_stream, parse_moment, picture
+from streamvlm.likeness import at_moment, match_stream, nothing_found, parse_moment, picture
+from streamvlm.memory.forget import forget
 from streamvlm.memory.store import Memory
+from streamvlm.types import Query, Span
 from streamvlm.video.sources import Sampling, open_source
 
 
@@ -181,3 +184,46 @@ def test_a_name_that_fits_several_streams_is_refused():
     assert match_stream("b/x.mp4", known) == "/b/x.mp4"
     with pytest.raises(MemoryStoreError, match="any of several"):
         match_stream("x.mp4", known)
+
+
+def test_that_a_moment_was_forgotten_is_said(memory_folder, tmp_path, shapes_film):
+    folder = shutil.copytree(memory_folder, tmp_path / "memory")
+    forget(folder, before=16.0)
+    with streamvlm.load(memory=folder) as vlm:
+        with pytest.raises(MemoryStoreError, match=r"at 3 s was forgotten, as was all before 16 s"):
+            vlm.around(shapes_film.name, 3.0)
+        assert vlm.around(shapes_film.name, 17.0, 1.0)
+        (coverage,) = vlm.coverage()
+        (again,) = vlm.ingest(shapes_film)
+    assert coverage.spans[0] == Span(0.0, 16.0, "gap", "forgotten")
+    assert coverage.share("gap") == pytest.approx(16.0 / 40.0)
+    assert again.coverage == coverage
+
+
+def test_a_stream_that_is_read_can_be_looked_at_although_its_beginning_was_forgotten(
+    memory_folder, tmp_path
+):
+    folder = shutil.copytree(memory_folder, tmp_path / "memory")
+    with Memory.open(folder, sync="process") as memory:
+        (info,) = memory.streams()
+        none = replace(info.coverage, spans=())
+        memory.put_stream(replace(info, seconds=0.0, coverage=none, complete=False))
+        memory.forget(info.stream, before=16.0)
+        assert at_moment(memory, info.stream, 26.0).start == 24.0
+        with pytest.raises(MemoryStoreError, match="was forgotten"):
+            at_moment(memory, info.stream, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({}, "Nothing was found."),
+        ({"streams": ("a.mp4",)}, "Nothing was found of those streams."),
+        ({"since": 5.0}, "Nothing in the memory lies within those limits."),
+        ({"like": ("a.mp4@00:14",)}, "Nothing else was found: the moment itself and its"),
+        ({"like": ("a.mp4@00:14",), "until": 5.0}, "Nothing else was found within those limits: "),
+        ({"like": ("a.jpg",), "until": 5.0}, "Nothing in the memory lies within those limits."),
+    ],
+)
+def test_why_nothing_was_found_is_said_as_it_is(limits, said):
+    assert nothing_found(Query("a red square", **limits)).startswith(said)

@@ -43,7 +43,8 @@ Likes = Annotated[
     typer.Option(
         "--like",
         metavar="PICTURE|VIDEO@MM:SS",
-        help="What it looks like: a picture file, or a moment of the memory; may be repeated.",
+        help="What it looks like: a picture file, or a moment of the memory, which itself and its "
+        "neighbours are left out of what is found; may be repeated.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="What films and questions are made up from.")]

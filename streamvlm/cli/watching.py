@@ -222,11 +222,13 @@ def search(
 
 
 def _moments(vlm: StreamVLM, query: Query, thumbnails: Path, *, as_json: bool) -> None:
+    from streamvlm.likeness import nothing_found
+
     found = vlm.sightings(query)
     if not as_json:
         show.out.print(" ".join(_named(query)), style="bold", markup=False)
     if not found:
-        show.note("nothing in the memory lies within those limits")
+        show.note(nothing_found(query))
     for each in found:
         picture = _thumbnail(each.best, thumbnails)
         if as_json:

@@ -111,3 +111,16 @@ def test_the_cost_of_a_second_look_is_shown(run):
     usage = Usage(tokens_read=72, looked_at={"records": 3, "tokens": 180})
     assert "looked at 3 records, 180 tokens" in show.usage_line(usage)
     assert "looked" not in show.usage_line(Usage())
+
+
+def test_a_search_that_finds_nothing_says_why(run):
+    ran = run(
+        "search", "-m", "lobby", "--like", "shapes.mp4@00:14", "--since", "10", "--until", "14"
+    )
+    assert ran.exit_code == 0
+    assert "the moment itself and its neighbours are left out" in ran.stderr
+    ran = run("search", "-m", "lobby", "a red square", "--since", "900")
+    assert "Nothing in the memory lies within those limits." in ran.stderr
+    assert "neighbours are left out" in " ".join(
+        run("search", "--help").stdout.replace("│", " ").split()
+    )

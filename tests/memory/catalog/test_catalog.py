@@ -1,6 +1,7 @@
 import math
 import sqlite3
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -138,6 +139,37 @@ def test_forgetting_tells_readers_which_shards_changed(catalog):
     assert [shard.rev for shard in catalog.shards()] == [1, 0]
     assert catalog.uids(None) == ["id1"]
     assert catalog.streams() == []
+
+
+def test_what_is_forgotten_up_to_a_time_is_a_gap_in_the_coverage(catalog):
+    catalog.add("first", [segment(0), segment(1), segment(2), segment(3)])
+    spans = (Span(0, 1.5, "sampled"), Span(1.5, 2.5, "still"), Span(2.5, 3.5, "sampled"))
+    catalog.put_stream(replace(info("a"), seconds=3.5, coverage=Coverage("a", spans)))
+
+    def left(before):
+        catalog.forget("a", before)
+        (known,) = catalog.streams("a")
+        return known.coverage.spans
+
+    assert left(0.5) == spans
+    assert left(1.2) == (Span(0, 1, "gap", "forgotten"), replace(spans[0], start=1), *spans[1:])
+    # What stood still was to be seen in the record that went.
+    assert left(2) == (Span(0, 2.5, "gap", "forgotten"), spans[2])
+    # The last clip is longer than its stream.
+    assert left(9) == (Span(0, 3.5, "gap", "forgotten"),)
+
+
+def test_a_stream_that_was_forgotten_is_not_brought_back_by_what_knew_it(catalog):
+    number = catalog.put_stream(info("a", complete=False))
+    assert catalog.update_stream(info("a"), number)
+    assert catalog.streams() == [info("a")]
+    catalog.forget("a", None)
+    catalog.add("first", [segment(0)])
+    assert not catalog.has_stream("a", number)
+    assert not catalog.update_stream(info("a"), number)
+    assert catalog.streams() == []
+    catalog.forget_strays("a")
+    assert catalog.count() == 0
 
 
 def test_streams_come_back_whole_and_can_be_replaced(catalog):
