@@ -167,7 +167,8 @@ def rebuild(path: MemoryPath, as_json: AsJson = False) -> None:
     if done.unknown:
         show.note(
             f"what was watched is not known of {words.few(done.unknown, 'stream')}; run the same "
-            "ingest again: it adds no record twice and makes that good"
+            "ingest again: it adds no record twice and makes that good, but what was forgotten of "
+            "them comes back"
         )
     if done.damaged:
         show.failure(

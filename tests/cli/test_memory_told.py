@@ -82,5 +82,6 @@ def test_rebuild_says_what_to_do_where_it_does_not_know_what_was_watched(lobby):
     ran = run("rebuild", lobby)
     assert "what was watched is known of 3 streams" in ran.stdout
     assert "what was watched is not known of 1 stream; run the same ingest again" in ran.stderr
+    assert "what was forgotten of them comes back" in ran.stderr
     (done,) = lines(run("rebuild", lobby, "--json"))
     assert done["unknown"] == 1
