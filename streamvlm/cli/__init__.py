@@ -35,6 +35,13 @@ class _Commands(TyperGroup):
             raise typer.Exit(130) from None
 
 
+class _Said(logging.Formatter):
+    """Begins with `warning:` as other lines do with `error:`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -66,9 +73,9 @@ def _common(
         # It logs every URL as it is asked for, with user and password.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         return
-    for level in ("warning", "error"):
-        logging.addLevelName(getattr(logging, level.upper()), level)
-    logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
+    said = logging.StreamHandler()
+    said.setFormatter(_Said())
+    logging.basicConfig(level=logging.ERROR, handlers=[said])
     logging.getLogger("streamvlm").setLevel(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.simplefilter("ignore")

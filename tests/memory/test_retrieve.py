@@ -123,7 +123,10 @@ def test_a_damaged_record_is_left_out_with_a_warning(tmp_path, memory, ranked, q
     content[len(content) // 6] ^= 1
     shard.write_bytes(content)
     assert numbers(retrieve(memory, query_key, Query("where?"))) == [1, 2]
-    assert "left out of the evidence: record 0000000000000000 is damaged" in caplog.text
+    assert (
+        "left out of the evidence: /videos/a.mp4, 0–1 s: record 0000000000000000 is damaged"
+        in caplog.text
+    )
 
 
 def test_a_still_scene_does_not_crowd_out_another(memory, record, units, query_key):
