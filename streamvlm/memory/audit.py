@@ -19,7 +19,7 @@ from streamvlm.memory.disk.codec import Head, unpack_stored
 from streamvlm.memory.disk.folder import check_catalog, in_words, read_format
 from streamvlm.memory.disk.shards import ShardReader, shard_file
 from streamvlm.memory.index import derived
-from streamvlm.memory.info import Progress, unwatched, where
+from streamvlm.memory.info import Progress, unwatched
 
 _REBUILD = "make the catalogue again from the shards: streamvlm memory rebuild {}"
 _AGAIN = (
@@ -142,7 +142,7 @@ class _Audit:
         """Whether no two records claim the same bytes or the same keys of the index."""
         own = [row.segment for row in held]
         spans = sorted((s.offset, s.offset + s.length) for s in own)
-        keys = sorted((s.key_base, s.key_base + s.num_indexed) for s in own if s.num_indexed)
+        keys = sorted((s.key_base, s.key_end) for s in own if s.num_indexed)
         for what, ranges in (("bytes", spans), ("keys", keys)):
             if any(end > begin for (_, end), (begin, _) in pairwise(ranges)):
                 yield _catalogue(
@@ -171,8 +171,7 @@ class _Audit:
     def _problem(self, row: Row) -> str | None:
         """What is wrong with a record; None if nothing is."""
         segment = row.segment
-        place = where(segment.stream, segment.start, segment.end)
-        named = f"{place}: record {segment.uid}"
+        named = f"{segment.when}: record {segment.uid}"
         try:
             size = shard_file(self.path / "shards", row.shard).stat().st_size
             if segment.offset < 0 or segment.offset + segment.length > size:
@@ -187,7 +186,7 @@ class _Audit:
         except OSError as error:
             return f"{named} cannot be read ({error.strerror}); {_AGAIN}"
         except MemoryStoreError as error:
-            return f"{place}: {error}"
+            return f"{segment.when}: {error}"
         if head.packed_bytes != len(blob) or any(blob[head.keys_end + head.body_bytes :]):
             return f"{named} is damaged (what fills it up is not what was written); {_AGAIN}"
         record = stored.record

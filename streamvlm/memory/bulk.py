@@ -68,7 +68,7 @@ def write_shard(
         segments: list[Segment] = []
         try:
             for batch in _batches(records, chosen):
-                base = segments[-1].key_base + segments[-1].num_indexed if segments else 0
+                base = segments[-1].key_end if segments else 0
                 segments += lay_out(batch, writer.append([each.pieces for each in batch]), base)
             if sync == "power":
                 writer.flush()

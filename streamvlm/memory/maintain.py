@@ -18,7 +18,14 @@ from streamvlm.memory.catalog.rows import Shard
 from streamvlm.memory.disk.folder import Sync, check_catalog, in_words, read_format
 from streamvlm.memory.disk.gate import sole_maintainer, try_lock
 from streamvlm.memory.disk.rewrite import Kept, remove_dead, rewrite
-from streamvlm.memory.disk.shards import ShardLimits, ShardReader, ShardWriter, age, shard_file
+from streamvlm.memory.disk.shards import (
+    ShardLimits,
+    ShardReader,
+    ShardWriter,
+    age,
+    shard_file,
+    shard_size,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -146,10 +153,7 @@ def dead_bytes(path: Path, catalog: Catalog) -> int:
 
 def _stain(path: Path, shard: Shard, live: int) -> int:
     """Bytes in a shard's file that belong to no record."""
-    try:
-        return max(0, shard_file(path / "shards", shard.name).stat().st_size - live)
-    except FileNotFoundError:
-        return 0
+    return max(0, shard_size(path / "shards", shard.name) - live)
 
 
 def _renewed(path: Path, catalog: Catalog, reader: ShardReader, shard: Shard, sync: Sync) -> bool:

@@ -18,7 +18,7 @@ from streamvlm.memory.disk.codec import DamagedRecord, GoneRecord, unpack
 from streamvlm.memory.disk.folder import in_words
 from streamvlm.memory.disk.shards import ShardReader
 from streamvlm.memory.index.searching import Searching
-from streamvlm.memory.info import Hit, Identity, StreamInfo, where
+from streamvlm.memory.info import Hit, Identity, StreamInfo
 from streamvlm.types import MemoryRecord
 
 _PATIENCE = 5
@@ -156,20 +156,19 @@ class Reading:
                     "search again"
                 )
             segment = row.segment
-            place = where(segment.stream, segment.start, segment.end)
             try:
                 return unpack(self._reader.read(row.shard, segment.offset, segment.length), uid)
             except OSError as error:
                 tried, failure = row, error
             except MemoryStoreError as error:
-                raise type(error)(f"{place}: {error}") from error
+                raise type(error)(f"{segment.when}: {error}") from error
             # Its shard may have been rewritten since the look: then it is elsewhere now.
-            row = self._rows.places([uid]).get(uid)
+            row = self._rows.place(uid)
             if row == tried:
                 break
         raise DamagedRecord(
-            f"{place}: record {uid} cannot be read ({failure.strerror}); restore its shard from a "
-            "copy, or forget its stream and ingest it again"
+            f"{segment.when}: record {uid} cannot be read ({failure.strerror}); restore its shard "
+            "from a copy, or forget its stream and ingest it again"
         ) from failure
 
     @contextmanager

@@ -16,12 +16,12 @@ import numpy as np
 from streamvlm.memory.age.ageing import Caps, Entries, Step, plan
 from streamvlm.memory.age.thin import payload_of, thinned
 from streamvlm.memory.catalog.catalog import Catalog
-from streamvlm.memory.catalog.rows import Row, Shard
+from streamvlm.memory.catalog.rows import Row
 from streamvlm.memory.disk.codec import DamagedRecord, Stored, pack, unpack_stored
 from streamvlm.memory.disk.folder import Format, Sync
 from streamvlm.memory.disk.packing import Packed
 from streamvlm.memory.disk.rewrite import Kept, Replaced, remove_dead, rewrite
-from streamvlm.memory.disk.shards import ShardLimits, ShardReader, shard_file
+from streamvlm.memory.disk.shards import ShardLimits, ShardReader, shard_size
 from streamvlm.types import MemoryRecord
 
 logger = logging.getLogger(__name__)
@@ -163,7 +163,8 @@ def _tidy(
     room = limits_for(caps).max_bytes
     while True:
         live = catalog.live()
-        sizes = {s.name: (live.get(s.name, 0), _size(path, s)) for s in catalog.shards("sealed")}
+        names = [shard.name for shard in catalog.shards("sealed")]
+        sizes = {name: (live.get(name, 0), shard_size(path / "shards", name)) for name in names}
         dead = sum(size - held for held, size in sizes.values())
         is_crowded = len(sizes) > most_files
         if dead <= most_dead and not is_crowded:
@@ -180,10 +181,3 @@ def _tidy(
 def _rank(live: int, size: int, *, is_crowded: bool) -> float:
     """Shards by this, least first: those with the most to gain."""
     return live if is_crowded else live / max(size, 1)
-
-
-def _size(path: Path, shard: Shard) -> int:
-    try:
-        return shard_file(path / "shards", shard.name).stat().st_size
-    except FileNotFoundError:
-        return 0

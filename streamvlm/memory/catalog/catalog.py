@@ -106,7 +106,7 @@ class Catalog(Rows):
         last = segments[-1]
         self.sql.execute(
             "UPDATE shard SET bytes = ?, num_keys = ? WHERE number = ?",
-            (last.offset + last.length, last.key_base + last.num_indexed, shard),
+            (last.offset + last.length, last.key_end, shard),
         )
 
     def _stream_number(self, name: str) -> int:

@@ -26,6 +26,9 @@ COLUMNS = np.dtype(
 """What a search needs of a record: its number, its times in seconds, the number of its stream, how
 far it was thinned, its indexed keys, the number of the first of them, and where its bytes are."""
 
+AMONG = "IN (SELECT value FROM json_each(?))"
+"""Among the values of a JSON list: one statement for lists of all lengths, and SQLite keeps one."""
+
 
 class Columns(Database):
     """Numbers of many records at once; several threads may ask."""
@@ -66,8 +69,7 @@ class Columns(Database):
     def columns_of(self, shard: int, sids: Sequence[int]) -> NDArray[np.void]:
         """The same of a few records by number, those that are in the shard."""
         # The plus keeps SQLite from looking for them among all of the shard.
-        where = "WHERE +shard = ? AND sid IN (SELECT value FROM json_each(?))"
-        return self._columns(where, (shard, json.dumps(sids)))
+        return self._columns(f"WHERE +shard = ? AND sid {AMONG}", (shard, json.dumps(sids)))
 
     def _columns(self, where: str, values: Sequence[Any]) -> NDArray[np.void]:
         found = self._all(

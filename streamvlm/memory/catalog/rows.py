@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from streamvlm.memory.catalog.columns import Columns
-from streamvlm.memory.info import StreamInfo
+from streamvlm.memory.catalog.columns import AMONG, Columns
+from streamvlm.memory.info import StreamInfo, where
 from streamvlm.types import Coverage, Span
 
 
@@ -50,6 +50,16 @@ class Segment(NamedTuple):
     tier: int
     """How far it was thinned, 0 to 3."""
 
+    @property
+    def key_end(self) -> int:
+        """Number of the indexed key after its last."""
+        return self.key_base + self.num_indexed
+
+    @property
+    def when(self) -> str:
+        """Its stretch of its stream, for messages."""
+        return where(self.stream, self.start, self.end)
+
 
 class Row(NamedTuple):
     """A segment with its number and its shard."""
@@ -73,9 +83,6 @@ _ROW = f"SELECT sid, shard_name, {_COLUMNS} {_JOINED}"
 _WHOSE = "stream = (SELECT number FROM stream WHERE name = ?1)"
 _IS_ANCHOR = "is_anchor = 1"
 
-
-_AMONG = "IN (SELECT value FROM json_each(?))"
-"""Among the values of a JSON list: one statement for lists of all lengths, and SQLite keeps one."""
 
 Interval = tuple[int, float, float]
 """Number of a stream, and [from, to) in seconds of it: what lies between two anchors."""
@@ -115,7 +122,7 @@ class Rows(Columns):
 
     def known(self, uids: Sequence[str]) -> set[str]:
         """Which of these record ids exist."""
-        query = f"SELECT uid FROM segment WHERE uid {_AMONG}"
+        query = f"SELECT uid FROM segment WHERE uid {AMONG}"
         return {uid for (uid,) in self._all(query, (json.dumps(uids),))}
 
     def is_covered(self, stream: str, start: float, end: float) -> bool:
@@ -155,23 +162,23 @@ class Rows(Columns):
 
     def by_sid(self, sids: Sequence[int]) -> dict[int, Row]:
         """Records by number; those gone meanwhile are left out."""
-        found = self._rows(f"WHERE sid {_AMONG}", (json.dumps(sids),))
+        found = self._rows(f"WHERE sid {AMONG}", (json.dumps(sids),))
         return {row.sid: row for row in found}
 
     def are_there(self, sids: Sequence[int]) -> bool:
         """Whether all of these records, each named once, still exist."""
-        query = f"SELECT count(*) FROM segment WHERE sid {_AMONG}"
+        query = f"SELECT count(*) FROM segment WHERE sid {AMONG}"
         count: int = self._all(query, (json.dumps(sids),))[0][0]
         return count == len(sids)
 
     def places(self, uids: Sequence[str]) -> dict[str, Row]:
         """Where the records of these ids are; those that do not exist are left out."""
-        found = self._rows(f"WHERE uid {_AMONG}", (json.dumps(uids),))
+        found = self._rows(f"WHERE uid {AMONG}", (json.dumps(uids),))
         return {row.segment.uid: row for row in found}
 
     def place(self, uid: str) -> Row | None:
         """Where the record of an id is, or None if there is none."""
-        return next(iter(self._rows("WHERE uid = ?", (uid,))), None)
+        return self.places([uid]).get(uid)
 
     def held(self, shard: str) -> list[Row]:
         """The records of a shard in the order of their bytes."""
@@ -195,7 +202,7 @@ class Rows(Columns):
         found = self._all(
             f"SELECT sid, stream, (SELECT max(other.start) {others} AND other.start <= "
             f"segment.start), (SELECT min(other.start) {others} AND other.start > "
-            f"segment.start) FROM segment WHERE sid {_AMONG}",
+            f"segment.start) FROM segment WHERE sid {AMONG}",
             (json.dumps(sids),),
         )
         return {

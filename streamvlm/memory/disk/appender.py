@@ -58,28 +58,28 @@ class Appender:
         self._waiting: deque[Batch] = deque()
         self._disk = threading.Lock()
 
-    def append(self, packed: Sequence[Packed]) -> None:
-        """Write a batch: all of it exists when this returns, and nothing of it until then.
+    def enqueue(self, packed: Sequence[Packed]) -> Batch:
+        """Give a batch its place after those that came before; `finish` has it written.
 
         Args:
             packed: the records.
-
-        Raises:
-            OSError: the disk is full or broken. The shard is given up, the next call begins
-                another.
-            sqlite3.Error: the same, met by the catalogue.
         """
-        self.finish(self.enqueue(packed))
-
-    def enqueue(self, packed: Sequence[Packed]) -> Batch:
-        """The first half of `append`: the batch has its place after those that came before."""
         batch = Batch(packed, done=not packed)
         if packed:
             self._waiting.append(batch)
         return batch
 
     def finish(self, batch: Batch) -> None:
-        """The second half of `append`."""
+        """Write a batch: all of it exists when this returns, and nothing of it until then.
+
+        Args:
+            batch: from `enqueue`.
+
+        Raises:
+            OSError: the disk is full or broken. The shard is given up, the next call begins
+                another.
+            sqlite3.Error: the same, met by the catalogue.
+        """
         with self._disk:
             while not batch.done:
                 self._write_group()
@@ -119,7 +119,7 @@ class Appender:
             offsets = writer.append([each.pieces for each in packed])
             segments = lay_out(packed, offsets, self._num_keys)
             if self._catalog.add(writer.name, segments):
-                self._num_keys = segments[-1].key_base + segments[-1].num_indexed
+                self._num_keys = segments[-1].key_end
                 return
             # Another process sealed it, to take deleted records out of it.
             self._close_writer()

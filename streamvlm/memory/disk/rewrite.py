@@ -16,7 +16,7 @@ from streamvlm.memory.catalog.catalog import Catalog
 from streamvlm.memory.catalog.rows import Row, Segment
 from streamvlm.memory.disk.folder import Sync
 from streamvlm.memory.disk.packing import Packed
-from streamvlm.memory.disk.shards import ShardReader, ShardWriter, shard_file
+from streamvlm.memory.disk.shards import ShardReader, ShardWriter, shard_file, shard_size
 from streamvlm.memory.index import derived
 
 _BATCH_BYTES = 1 << 20
@@ -144,10 +144,8 @@ def remove_dead(path: Path, catalog: Catalog, reader: ShardReader) -> int:
     names = [shard.name for shard in catalog.shards("dead")]
     for name in names:
         reader.forget(name)
-        file = shard_file(path / "shards", name)
-        if file.exists():
-            freed += file.stat().st_size
-            file.unlink()
+        freed += shard_size(path / "shards", name)
+        shard_file(path / "shards", name).unlink(missing_ok=True)
         derived.remove(path / "index", name)
     if names:
         catalog.drop_shards(names)

@@ -55,6 +55,14 @@ def shard_file(folder: Path, name: str) -> Path:
     return folder / f"{name}{SUFFIX}"
 
 
+def shard_size(folder: Path, name: str) -> int:
+    """Bytes of a shard's file; 0 if it is missing."""
+    try:
+        return shard_file(folder, name).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 class ShardWriter:
     """The open end of one shard; holds a lock on the file."""
 

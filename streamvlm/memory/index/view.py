@@ -15,7 +15,6 @@ from streamvlm.memory.disk.shards import ShardReader
 from streamvlm.memory.index.held import Held
 from streamvlm.memory.index.part import Part
 from streamvlm.memory.index.scan import Ranking, best
-from streamvlm.memory.info import where
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +98,10 @@ class View:
         with self._rows.snapshot():
             shards = [shard for shard in self._rows.shards() if shard.state != "dead"]
             parts = {shard.number: self._part(shard) for shard in shards}
-            new = [shard for shard in shards if not len(parts[shard.number].now.records)]
-            for shard in shards:
-                if shard not in new and parts[shard.number].shard != shard:
+            changed = [shard for shard in shards if parts[shard.number].shard != shard]
+            new = [shard for shard in changed if not len(parts[shard.number].now.records)]
+            for shard in changed:
+                if len(parts[shard.number].now.records):
                     lost += parts[shard.number].follow(shard, self._rows, (), [])
             # A rewrite moves records: now it is known which shards they left.
             left = [
@@ -109,10 +109,9 @@ class View:
                 for number, held in before.items()
                 if number not in parts or not len(parts[number].now.records)
             ]
+            others = list(before.values())
             for shard in new:
-                if parts[shard.number].shard != shard:
-                    others = list(before.values())
-                    lost += parts[shard.number].follow(shard, self._rows, others, left)
+                lost += parts[shard.number].follow(shard, self._rows, others, left)
             self._parts = parts
         return lost
 
@@ -131,7 +130,7 @@ class View:
                 "a search cannot find record %s (%s): its keys in shard %s cannot be read; restore "
                 "the shard from a copy, or forget its stream and ingest it again",
                 segment.uid,
-                where(segment.stream, segment.start, segment.end),
+                segment.when,
                 row.shard,
             )
 

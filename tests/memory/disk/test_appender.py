@@ -25,8 +25,10 @@ def append(catalog, tmp_path, record):
             before.close()
         appender = Appender(tmp_path, catalog, "process", limits or ShardLimits())
         open_now.append(appender)
-        return lambda *numbers: appender.append(
-            [Packed(record(n), [pack(record(n), "raw")], 2, is_anchor=True) for n in numbers]
+        return lambda *numbers: appender.finish(
+            appender.enqueue(
+                [Packed(record(n), [pack(record(n), "raw")], 2, is_anchor=True) for n in numbers]
+            )
         )
 
     return make
@@ -114,7 +116,8 @@ def test_threads_share_commits(catalog, tmp_path, record):
 
     def write(first):
         for n in range(first, first + 25):
-            appender.append([Packed(record(n), [pack(record(n), "raw")], 2, is_anchor=False)])
+            packed = [Packed(record(n), [pack(record(n), "raw")], 2, is_anchor=False)]
+            appender.finish(appender.enqueue(packed))
 
     threads = [threading.Thread(target=write, args=(100 * n,)) for n in range(8)]
     for thread in threads:
